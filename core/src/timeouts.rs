@@ -1,0 +1,14 @@
+//! Every wait of the network layer, in one place.
+
+use std::time::Duration;
+
+/// How long reaching a peer may take before it is reported as unreachable.
+pub const CONNECT: Duration = Duration::from_secs(5);
+/// How long a peer may take to finish a handshake or send the first message of a stream.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a peer may take to answer a short request.
+pub const REPLY: Duration = Duration::from_secs(10);
+/// How long closing an endpoint may take.
+pub const CLOSE: Duration = Duration::from_secs(2);
+/// How long a process group has between SIGHUP and SIGKILL.
+pub const HANGUP_GRACE: Duration = Duration::from_secs(5);
