@@ -4,6 +4,7 @@
 //! network, and a property of it holds on every platform.
 
 pub mod acl;
+pub mod cluster;
 pub mod code;
 pub mod config;
 pub mod diagnostic;

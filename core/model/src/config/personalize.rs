@@ -221,13 +221,13 @@ impl<'a> Personalizer<'a> {
         }
         let services = || machine.services.iter().flat_map(|(name, all)| all.iter().map(move |s| (name, s)));
         for (service, policy) in services().filter(|(_, service)| service.scope == Scope::Machine) {
-            section(out, &["machine", name, protocol(&policy.protocol), service.as_str()]);
+            section(out, &["machine", name, policy.protocol.word(), service.as_str()]);
             self.put_service(out, policy);
         }
         for (service, policy) in services().filter(|(_, service)| service.scope == Scope::Cluster) {
             section(out, &["service", service.as_str()]);
             put(out, "machine", name);
-            put(out, "protocol", protocol(&policy.protocol));
+            put(out, "protocol", policy.protocol.word());
             self.put_service(out, policy);
         }
     }
@@ -274,7 +274,7 @@ impl<'a> Personalizer<'a> {
             while let Some((_, service)) = services.next_if(|(host, _)| host == index) {
                 section(out, &["directory", "machine", name, "service", service.as_str()]);
                 let policy = target.services.get(service).and_then(|all| all.first());
-                put(out, "protocol", policy.map_or("tcp", |policy| protocol(&policy.protocol)));
+                put(out, "protocol", policy.map_or("tcp", |policy| policy.protocol.word()));
             }
             for group in &self.groups_of[*index as usize] {
                 groups.entry(*group).or_default().push(name);
@@ -287,7 +287,7 @@ impl<'a> Personalizer<'a> {
             put(out, "id52", &target.id52.to_string());
             put_words(out, "addresses", self.addresses(target));
             let policy = target.services.get(service).and_then(|all| all.first());
-            put(out, "protocol", policy.map_or("tcp", |policy| protocol(&policy.protocol)));
+            put(out, "protocol", policy.map_or("tcp", |policy| policy.protocol.word()));
         }
         for (group, members) in groups {
             section(out, &["directory", "group", self.group_names[group as usize].as_str()]);
@@ -325,13 +325,6 @@ impl Reach {
             Some((last, kinds)) if *last == target => kinds.0 |= kind.0,
             _ => self.machines.push((target, kind)),
         }
-    }
-}
-
-fn protocol(protocol: &ServiceProtocol) -> &'static str {
-    match protocol {
-        ServiceProtocol::Tcp => "tcp",
-        ServiceProtocol::Http { .. } => "http",
     }
 }
 
