@@ -6,6 +6,7 @@
 pub mod code;
 pub mod config;
 pub mod diagnostic;
+pub mod duration;
 pub mod id;
 pub mod name;
 pub mod wire;
