@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod code;
 pub mod config;
 pub mod diagnostic;
+pub mod duration;
 pub mod id;
 pub mod name;
 pub mod wire;

@@ -1,46 +1,14 @@
 //! `[test.*]`: what must hold of a cluster's rules, checked whenever the file is.
 
-use std::fmt;
-
 use super::action::{Cluster, EditConfig, Exit, Reach, Run, Shell};
 use super::authorize::authorize;
 use super::policy::Policy;
-use crate::config::{AclTestCase, ClusterConfig, PrincipalList};
+use crate::config::{AclTestCase, ClusterConfig, Expected, FailedTest, PrincipalList};
 use crate::id::Id52;
-use crate::name::TestName;
-
-/// A line of a test that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedTest {
-    /// The test.
-    pub test: TestName,
-    /// The line, as it is written in the file.
-    pub line: String,
-    /// What the test says that should be.
-    pub expected: Verdict,
-    /// For whom it is otherwise, in ascending order: names of machines, and ids of those that are none.
-    pub callers: Vec<String>,
-}
-
-/// What a test expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Allowed.
-    Allow,
-    /// Denied.
-    Deny,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        })
-    }
-}
 
 /// Runs every ACL test of a config and returns the lines that do not hold; none, if all is as its author meant.
+///
+/// A line holds if it does for everybody whom `from` stands for.
 pub fn run_tests(config: &ClusterConfig) -> Vec<FailedTest> {
     if config.tests().is_empty() {
         return Vec::new();
@@ -49,21 +17,29 @@ pub fn run_tests(config: &ClusterConfig) -> Vec<FailedTest> {
     let mut failed = Vec::new();
     for (name, test) in config.tests() {
         let callers = config.expand(&PrincipalList(vec![test.from.clone()]));
-        let lines = test.allow.iter().map(|case| (case, Verdict::Allow));
-        for (case, expected) in lines.chain(test.deny.iter().map(|case| (case, Verdict::Deny))) {
-            let otherwise = callers.iter().filter(|caller| decide(config, &policy, caller, case) != expected);
-            let callers: Vec<String> = otherwise
+        let allow = test.allow.iter().enumerate().map(|(line, case)| (Expected::Allow, line, case));
+        let deny = test.deny.iter().enumerate().map(|(line, case)| (Expected::Deny, line, case));
+        for (expected, line, case) in allow.chain(deny) {
+            let otherwise: Vec<String> = callers
+                .iter()
+                .filter(|caller| decide(config, &policy, caller, case) != expected)
                 .map(|caller| policy.name_of(caller).map_or_else(|| caller.to_string(), ToString::to_string))
                 .collect();
-            if !callers.is_empty() {
-                failed.push(FailedTest { test: name.clone(), line: line_of(case), expected, callers });
+            if otherwise.is_empty() {
+                continue;
             }
+            let verb = match expected {
+                Expected::Allow => "may not",
+                Expected::Deny => "may",
+            };
+            let message = format!("{} {verb} {}", listed(&otherwise), describe(case));
+            failed.push(FailedTest { test: name.clone(), expected, line, message });
         }
     }
     failed
 }
 
-fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTestCase) -> Verdict {
+fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTestCase) -> Expected {
     let allowed = match case {
         AclTestCase::Run { machine, argv } => {
             authorize(policy, caller, machine, Run { argv: argv.clone() }).is_ok()
@@ -78,16 +54,27 @@ fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTest
         }
         AclTestCase::Config => authorize(policy, caller, &Cluster, EditConfig).is_ok(),
     };
-    if allowed { Verdict::Allow } else { Verdict::Deny }
+    if allowed { Expected::Allow } else { Expected::Deny }
 }
 
-fn line_of(case: &AclTestCase) -> String {
+/// The first few: a group may have thousands.
+fn listed(callers: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match callers.len() {
+        0..=SHOWN => callers.join(", "),
+        count => format!("{} and {} more", callers[..SHOWN].join(", "), count - SHOWN),
+    }
+}
+
+fn describe(case: &AclTestCase) -> String {
     match case {
-        AclTestCase::Run { machine, argv } => format!("{machine} run {}", argv.join(" ")),
-        AclTestCase::Shell { machine } => format!("{machine} shell"),
-        AclTestCase::Proxy { machine } => format!("{machine} proxy"),
-        AclTestCase::Service { machine: None, service } => format!("service {service}"),
-        AclTestCase::Service { machine: Some(machine), service } => format!("service {service}.{machine}"),
-        AclTestCase::Config => "config".to_owned(),
+        AclTestCase::Run { machine, argv } => format!("run {:?} on {machine}", argv.join(" ")),
+        AclTestCase::Shell { machine } => format!("open a shell on {machine}"),
+        AclTestCase::Proxy { machine } => format!("use {machine} as an exit"),
+        AclTestCase::Service { machine: None, service } => format!("reach the service {service}"),
+        AclTestCase::Service { machine: Some(machine), service } => {
+            format!("reach the service {service} of {machine}")
+        }
+        AclTestCase::Config => "edit the config".to_owned(),
     }
 }
