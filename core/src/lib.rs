@@ -4,6 +4,8 @@
 //! makes no runtime of its own.
 
 pub mod clock;
+pub mod home;
+pub mod identity;
 pub mod task;
 pub mod timeouts;
 
