@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod home;
+#[cfg(all(feature = "host", unix))]
+pub mod host;
 pub mod identity;
 pub mod task;
 pub mod timeouts;
