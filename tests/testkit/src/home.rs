@@ -103,6 +103,18 @@ impl TestHome {
         Invocation::new(self, args)
     }
 
+    /// Returns the plain command with this home's environment, for measuring: nothing reads its pipes, nothing limits
+    /// its time, and nothing ends it.
+    pub fn plain_command<I, S>(&self, args: I) -> std::process::Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = std::process::Command::new(self.net.binary());
+        command.args(args).env_clear().envs(self.net.environment(&self.path)).current_dir(self.net.path());
+        command
+    }
+
     /// Runs malai to its end with an empty stdin.
     ///
     /// # Panics
