@@ -8,4 +8,5 @@ pub mod config;
 pub mod diagnostic;
 pub mod id;
 pub mod name;
+pub mod text;
 pub mod wire;
