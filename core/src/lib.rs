@@ -4,6 +4,7 @@
 //! makes no runtime of its own.
 
 pub mod clock;
+pub mod p2p;
 pub mod task;
 pub mod timeouts;
 
