@@ -9,8 +9,8 @@ mod values;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use values::{GlobProblem, UserNameProblem};
 pub(crate) use values::quoted;
+pub use values::{GlobProblem, UserNameProblem};
 
 pub(crate) use boundary::RuleSpans;
 
