@@ -3,6 +3,8 @@
 //! No IO, no clock, no randomness: time and random bytes are parameters. Everything here can be tested without a
 //! network, and a property of it holds on every platform.
 
+pub mod address;
+pub mod alias;
 pub mod code;
 pub mod config;
 pub mod diagnostic;
