@@ -270,6 +270,11 @@ impl CloseReason {
         Self { code: CLOSE_NORMAL, text: "closed".to_owned() }
     }
 
+    /// The reason of an end because the peer has no rights here, or none any more.
+    pub fn not_admitted() -> Self {
+        Self { code: CLOSE_NOT_ADMITTED, text: "unknown to this machine, or no rights on it".to_owned() }
+    }
+
     fn of(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self {

@@ -20,6 +20,8 @@ pub mod stream_code {
     pub const CREDIT: u32 = 2;
     /// The peer took too long.
     pub const STALLED: u32 = 3;
+    /// Too many streams at once, or the endpoint is about to stop.
+    pub const BUSY: u32 = 4;
 }
 
 /// A failure of the network layer.
