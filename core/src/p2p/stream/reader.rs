@@ -17,8 +17,8 @@ use crate::p2p::raw::{RawEnd, RawRecv};
 const FIRST_BLOCK: usize = 4 * 1024;
 /// Its size while bytes stream: large reads are what makes bulk fast.
 const LARGE_BLOCK: usize = 128 * 1024;
-/// A piece from this size on is passed on as a slice of the read buffer; a smaller one is copied, since a slice of a few
-/// bytes would keep a whole block in memory.
+/// A piece from this size on is passed on as a slice of the read buffer; a smaller one is copied, since a
+/// slice of a few bytes would keep a whole block in memory.
 const SLICED: usize = 16 * 1024;
 /// The round trip is looked up again after so many items.
 const RTT_EVERY: u32 = 256;

@@ -1,6 +1,8 @@
 //! Endpoints on loopback and in memory, with honest and hostile peers.
 
 mod endpoints;
+mod hostile;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
