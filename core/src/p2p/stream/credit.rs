@@ -122,7 +122,7 @@ impl ReceiveCredit {
         if grows {
             self.window = full;
         }
-        let share = if rtt > REAL_ROUND_TRIP { 8 } else { 2 };
+        let share = if rtt > REAL_ROUND_TRIP { 8 } else { 4 };
         let target = self.consumed + self.window;
         if !grows && target - self.allowance < self.window / share {
             return None;
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn grants_leave_earlier_over_a_real_round_trip() {
         let far = Duration::from_millis(40);
-        for (rtt, share) in [(Duration::ZERO, 2), (far, 8)] {
+        for (rtt, share) in [(Duration::ZERO, 4), (far, 8)] {
             let mut credit = ReceiveCredit::new(Lane::Messages);
             let due = Lane::Messages.window() / share;
             assert_eq!(credit.consume(due - 1, 1, rtt), None);

@@ -263,3 +263,15 @@ async fn many_callers_at_once_share_one_pooled_connection_and_a_dead_one_is_repl
     exchange(&again.0.expect("connects"), &again.1.expect("accepts")).await;
     server.close().await;
 }
+
+#[tokio::test]
+async fn a_peer_whose_rights_end_learns_that_it_is_not_admitted() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let Stream { sender: _sender, mut receiver } = ours.open_stream().await.expect("opens");
+    theirs.close(CloseReason::not_admitted());
+    let refused = soon(receiver.message::<String>()).await.expect_err("is refused");
+    assert!(matches!(refused, P2pError::NotAdmitted { .. }), "{refused:?}");
+    drop((ours, theirs, receiver, _sender));
+    two.end().await;
+}
