@@ -270,9 +270,9 @@ impl CloseReason {
         Self { code: CLOSE_NORMAL, text: "closed".to_owned() }
     }
 
-    /// The reason of an end because the peer has no rights here, or none any more.
+    /// The reason given to a peer that has no rights any more; it reports [`P2pError::NotAdmitted`].
     pub fn not_admitted() -> Self {
-        Self { code: CLOSE_NOT_ADMITTED, text: "unknown to this machine, or no rights on it".to_owned() }
+        Self { code: CLOSE_NOT_ADMITTED, text: "not admitted".to_owned() }
     }
 
     fn of(error: &ConnectionError) -> Self {

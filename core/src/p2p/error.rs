@@ -10,7 +10,8 @@ pub(crate) const CLOSE_NOT_ADMITTED: u32 = 0x4e41;
 /// The code of an endpoint that closes in good order.
 pub(crate) const CLOSE_NORMAL: u32 = 0;
 
-/// Codes with which one stream is given up, by [`super::StreamSender::reset`] and [`super::StreamReceiver::stop`].
+/// Codes with which one stream is given up, by [`super::StreamSender::reset`] and
+/// [`super::StreamReceiver::stop`].
 pub mod stream_code {
     /// The half was dropped, or its user gave up.
     pub const CANCELLED: u32 = 0;
