@@ -46,7 +46,7 @@ fn the_whole_help() {
 fn misuse_is_status_2_and_told_on_stderr() {
     let net = net();
     let home = TestHome::new(&net, "one");
-    for words in [&["cluster"][..], &["cluster", "init"], &["--no-such-option"], &["daemon", "--forground"]] {
+    for words in [&["cluster"][..], &["cluster", "init"], &["--no-such-option"], &["daemon", "--no-such"]] {
         let output = home.malai(words).exits(2);
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
     }
