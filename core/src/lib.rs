@@ -8,6 +8,7 @@ pub mod home;
 #[cfg(all(feature = "host", unix))]
 pub mod host;
 pub mod identity;
+pub mod p2p;
 pub mod task;
 pub mod timeouts;
 

@@ -11,4 +11,5 @@ pub mod diagnostic;
 pub mod duration;
 pub mod id;
 pub mod name;
+pub mod text;
 pub mod wire;

@@ -56,7 +56,7 @@ impl Peers {
         changed
     }
 
-    /// Forgets a peer.
+    /// Forgets a peer, here: [`Home::save_peers`] takes back what the file still has of it.
     pub fn remove(&mut self, id52: &Id52) {
         self.peers.remove(id52);
     }
