@@ -5,6 +5,8 @@
 
 pub mod acl;
 pub mod cluster;
+pub mod address;
+pub mod alias;
 pub mod code;
 pub mod config;
 pub mod diagnostic;

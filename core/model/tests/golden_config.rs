@@ -1,6 +1,9 @@
 //! What people see of config files that are right, wrong, and old. Every message here was read by a person.
 
-use malai_model::config::{ArgsRule, ServiceProtocol, compile};
+use malai_model::config::{
+    AccessKind, ArgsRule, AuditPolicy, PrincipalList, ProtocolKind, Relays, ServiceProtocol, compile,
+    compile_device, compile_machine,
+};
 use malai_model::id::SecretKey;
 
 /// A real id52 for each letter.
@@ -218,4 +221,240 @@ fn a_file_without_a_manager_and_an_oversized_one_are_refused() {
     let problems =
         compile("cluster.toml", &"#".repeat(5 * 1024 * 1024)).into_result().expect_err("too large");
     assert_eq!(problems.code().as_str(), "config.too_large");
+}
+
+/// A personalised config as a manager prints it.
+const PERSONALISED: &str = r#"[cluster-manager]
+id52 = "<A>"
+cluster_name = "company"
+config_editors = ["<B>"]
+
+[recipient]
+id52 = "<C>"
+machine = "web01"
+serial = 12
+next_root = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+[machine.web01]
+id52 = "<C>"
+allow_from = ["<B>", "<D>"]
+
+[machine.web01.command.deploy]
+allow_from = ["<D>"]
+command = "sudo deploy"
+args = ["main", "v*"]
+
+[machine.web01.tcp.ssh]
+port = 22
+host = "127.0.0.1"
+allow_from = ["<B>"]
+
+[service.admin]
+machine = "web01"
+protocol = "http"
+port = 8080
+host = "127.0.0.1"
+allow_from = ["<B>"]
+inject_headers = true
+secure = false
+
+[directory.machine.db01]
+id52 = "<E>"
+addresses = ["db01.example.com:4242"]
+may = ["run", "shell"]
+
+[directory.machine.db01.service.ssh]
+protocol = "tcp"
+
+[directory.service.wiki]
+machine = "db02"
+id52 = "<F>"
+addresses = []
+protocol = "http"
+
+[directory.group.databases]
+members = ["db01"]
+
+[directory.caller]
+"<D>" = "laptop"
+
+[signature]
+root = "<A>"
+value = "00"
+"#;
+
+#[test]
+fn a_personalised_config_compiles_to_its_machines_rules() {
+    let (config, warnings) =
+        compile_machine("machine.toml", &with_ids(PERSONALISED)).into_result().expect("it is valid");
+    assert_eq!(warnings, []);
+    assert_eq!(config.recipient().serial, 12);
+    assert_eq!(config.recipient().machine.as_str(), "web01");
+    assert_eq!(config.own().allow_from.as_ref().map(|list| list.0.len()), Some(2));
+    assert!(config.own().allow_shell.is_none());
+    assert_eq!(config.hosted_services()["admin"].port, 8080);
+    let db01 = &config.directory().machines()["db01"];
+    assert_eq!(db01.may.iter().copied().collect::<Vec<_>>(), [AccessKind::Run, AccessKind::Shell]);
+    assert_eq!(db01.services["ssh"], ProtocolKind::Tcp);
+    assert_eq!(config.directory().services()["wiki"].machine.as_str(), "db02");
+    assert!(config.directory().groups()["databases"].contains("db01"));
+    let caller: malai_model::id::Id52 = id(b'D').parse().expect("an id");
+    assert_eq!(config.directory().callers()[&caller].as_str(), "laptop");
+}
+
+/// What an unknown key does: each list that admitted somebody, by whether it still does.
+#[test]
+fn an_unknown_key_makes_its_rule_deny_and_no_other() {
+    let lists = |after: &str, line: &str| {
+        let text = PERSONALISED.replacen(after, &format!("{after}\n{line}"), 1);
+        let (config, warnings) =
+            compile_machine("machine.toml", &with_ids(&text)).into_result().expect("it is never rejected");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let admits = |list: &Option<PrincipalList>| list.as_ref().is_some_and(|list| !list.0.is_empty());
+        let own = config.own();
+        // The rule is still there: without it the machine's wider list would hold.
+        let deploy = admits(&own.commands["deploy"].allow_from);
+        let editors = config.manager().config_editors.is_some();
+        let (ssh, admin) = (&own.services["ssh"].allow_from, &config.hosted_services()["admin"].allow_from);
+        [editors, admits(&own.allow_from), deploy, admits(ssh), admits(admin)]
+    };
+    let later = "approval = \"admins\"";
+    assert_eq!(lists("[cluster-manager]", later), [false, true, true, true, true]);
+    assert_eq!(lists("[machine.web01]", later), [true, false, false, false, true]);
+    assert_eq!(lists("[machine.web01.command.deploy]", later), [true, true, false, true, true]);
+    assert_eq!(lists("[machine.web01.tcp.ssh]", later), [true, true, true, false, true]);
+    assert_eq!(lists("[service.admin]", later), [true, true, true, true, false]);
+    assert_eq!(lists("[recipient]", later), [true; 5]);
+    assert_eq!(lists("[directory.machine.db01]", later), [true; 5]);
+    assert_eq!(lists("value = \"00\"\n", "[later.thing]\nx = 1"), [true; 5]);
+}
+
+#[test]
+fn an_unknown_word_in_a_personalised_file_denies_too() {
+    let text = PERSONALISED.replacen("protocol = \"http\"", "protocol = \"quic\"", 1);
+    let text = text.replacen("allow_from = [\"<B>\", \"<D>\"]", "allow_from = [\"tag:prod\", \"*\"]", 1);
+    let (config, warnings) =
+        compile_machine("machine.toml", &with_ids(&text)).into_result().expect("it is not rejected");
+    assert!(config.hosted_services().is_empty());
+    assert!(config.own().allow_from.as_ref().is_some_and(|list| list.0.is_empty()));
+    assert_eq!(warnings.len(), 3);
+}
+
+#[test]
+fn a_file_for_nobody_or_with_another_id_does_not_compile() {
+    let broken = [
+        PERSONALISED.replace("[recipient]", "[recipients]"),
+        PERSONALISED.replacen("id52 = \"<C>\"", "id52 = \"<D>\"", 1),
+        PERSONALISED.replace("machine = \"web01\"\nserial = 12", "machine = \"db01\"\nserial = -1"),
+        PERSONALISED.replace("next_root = \"01", "next_root = \"AB"),
+        PERSONALISED.replace("serial = 12\n", ""),
+    ];
+    let shown: Vec<String> = broken
+        .iter()
+        .map(|text| compile_machine("machine.toml", &with_ids(text)).into_result().expect_err("broken"))
+        .map(|problems| {
+            (b'A'..=b'H')
+                .fold(problems.to_string(), |s, l| s.replace(&id(l), &format!("<{}>", char::from(l))))
+        })
+        .collect();
+    insta::assert_snapshot!(shown.join("\n\n---\n\n"));
+}
+
+const DEVICE: &str = r#"
+[aliases]                                # the alias's words come first, then what was typed after it
+web = "web01.company"
+logs = "web01.company tail -f /var/log/nginx/access.log"
+
+[tcp]
+mysql = { local_port = 3306, remote = "mysql.company" }   # also service.machine.cluster[:port]
+
+[http]
+port = 8080                              # one listener for service routing; 80 only when written
+[http.routes]
+admin = "admin.company"                  # http://admin.localhost:8080
+
+[daemon]
+drain = "30s"
+[daemon.proxy]
+port = 8081
+listen = "127.0.0.1"
+allow_clients = []                       # required when listen is not loopback
+upstream = ""                            # set by `malai proxy-via`
+
+[network]
+bind = "0.0.0.0:0"
+relays = "default"                       # "default" | "none" | ["https://relay.example.com"]
+discovery = ["local", "mdns", "dns"]
+
+[host]                                   # local ceilings (section 4)
+[limits]                                 # section 15
+"#;
+
+#[test]
+fn the_specifications_device_file_compiles() {
+    let (config, warnings) = compile_device("malai.toml", DEVICE).into_result().expect("it is valid");
+    assert_eq!(warnings, []);
+    assert_eq!(config.aliases.get("logs").expect("an alias")[1..3], ["tail", "-f"]);
+    assert_eq!(config.tcp["mysql"].local_port, 3306);
+    assert_eq!(config.http.routes["admin"], "admin.company");
+    // What it writes out is what is meant without it.
+    let defaults = compile_device("malai.toml", "").value.expect("it is valid");
+    assert_eq!(config.daemon, defaults.daemon);
+    assert_eq!(config.network, defaults.network);
+}
+
+#[test]
+fn host_ceilings_and_limits_are_read() {
+    let text = "[host]\nusers = [\"deploy\"]\nshell = false\nservices = false\naudit = \"required\"\n\
+        [limits]\nsessions = 10\nhandshake = \"2s\"\nidle_session = \"off\"\nresume = \"0s\"\n\
+        [network]\nrelays = [\"https://relay.example.com:8443/\"]\ndiscovery = \"local\"\n";
+    let config = compile_device("malai.toml", text).value.expect("it is valid");
+    assert_eq!(config.host.users.as_ref().map(Vec::len), Some(1));
+    assert!(!config.host.shell && !config.host.services);
+    assert_eq!(config.host.audit, AuditPolicy::Required);
+    assert_eq!(config.limits.sessions, 10);
+    assert_eq!(config.limits.idle_session, None);
+    assert_eq!(config.network.relays, Relays::Custom(vec!["https://relay.example.com:8443/".to_owned()]));
+    assert_eq!(config.network.discovery.len(), 1);
+}
+
+#[test]
+fn a_device_file_with_many_slips_reports_them_all() {
+    let text = r#"
+[aliases]
+daemon = "web01.company"
+Web = "web01.company"
+bad = "web01"
+open = "web01.company 'x"
+[tcp]
+a = { local_port = 3306, remote = "mysql" }
+b = { local_port = 3306, remote = "mysql.company:99999" }
+c = { port = 1 }
+[http]
+port = 0
+public_routes = ["api"]
+inject_headers = true
+routes = { Admin = "x" }
+[daemon]
+drain = "2d"
+[daemon.proxy]
+listen = "0.0.0.0"
+upstream = "nowhere"
+port = 3306
+[network]
+bind = "localhost"
+relays = ["relay.example.com"]
+discovery = ["local", "dsn"]
+[host]
+user = "x"
+shell = "no"
+[limits]
+config_bytes = 99999999
+handshake = "10"
+sesions = 3
+[netwrk]
+"#;
+    let problems = compile_device("malai.toml", text).into_result().expect_err("it has errors");
+    assert_eq!(problems.code().as_str(), "alias.reserved");
+    insta::assert_snapshot!(problems.to_string());
 }

@@ -49,7 +49,6 @@ impl<'a> Question<'a> {
     fn named_in(&self, list: RuleList, rule: impl FnOnce() -> Rule) -> Result<(), DenyReason> {
         match list {
             RuleList::Absent => Err(DenyReason::NoRule(rule())),
-            RuleList::Unreadable => Err(DenyReason::Unreadable(rule())),
             RuleList::Of(list) if self.is_member(list) => Ok(()),
             RuleList::Of(_) => Err(DenyReason::NotNamed(rule())),
         }

@@ -117,9 +117,6 @@ pub enum DenyReason {
     /// The rule that decides does not name the caller.
     #[error("{0} does not name the caller")]
     NotNamed(Rule),
-    /// The rule that decides has a part that this version cannot read, so it lets nobody in.
-    #[error("{0} has a key that this version does not know")]
-    Unreadable(Rule),
     /// The command's `args` rule refuses a word.
     #[error("args of {command} refuse word {position}")]
     Arguments {

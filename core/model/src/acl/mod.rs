@@ -20,7 +20,7 @@ pub use action::{
 pub use authorize::{Authorized, Denied, DenyReason, Rule, authorize, authorize_under, reauthorize};
 pub use ceiling::Ceilings;
 pub use policy::Policy;
-pub use test::run_tests;
+pub use test::{FailedTest, Verdict, run_tests};
 
 /// What `crate::config` needs of a compiled policy for personalising it.
 pub(crate) mod compiled {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::principal::{Bits, Members, Principals};
 use crate::config::{
-    ArgsRule, ClusterConfig, MachineEntry, OnDemand, PrincipalList, PrincipalRef, ServiceEntry,
-    ServiceProtocol, UserName,
+    ArgsRule, ClusterConfig, MachineConfig, MachineEntry, ManagerEntry, OnDemand, PrincipalList,
+    PrincipalRef, ServiceEntry, ServiceProtocol, UserName,
 };
 use crate::id::Id52;
 use crate::name::{CommandName, GroupName, MachineName, ServiceName};
@@ -35,9 +35,6 @@ pub(crate) enum RuleList {
     Absent,
     /// These.
     Of(ListHandle),
-    /// The rule has a part that this version cannot read: nobody.
-    #[expect(dead_code, reason = "made of a machine's config, whose compiler comes with the parser")]
-    Unreadable,
 }
 
 #[derive(Debug, Clone)]
@@ -83,33 +80,56 @@ pub(crate) enum Scope {
 impl Policy {
     /// Compiles the rules of a whole cluster.
     pub fn of_cluster(config: &ClusterConfig) -> Self {
-        let machines = config.machines();
-        let mut ids: Vec<Id52> = vec![config.manager().id52];
-        ids.extend(machines.values().map(|entry| entry.id52));
-        let every_list = machines.values().flat_map(machine_lists);
-        let every_list = every_list.chain(config.services().values().filter_map(|s| s.allow_from.as_ref()));
-        let every_list = every_list.chain(config.groups().values()).chain(&config.manager().config_editors);
+        let machines: Vec<_> = config.machines().iter().collect();
+        let names = machines.iter().map(|(name, entry)| (entry.id52, (*name).clone())).collect();
+        Self::compile(&machines, config.services(), config.groups(), config.manager(), names)
+    }
+
+    /// Compiles the rules of one machine, as its manager sent them. For this machine it decides as the whole cluster's
+    /// policy does; it knows no other.
+    pub fn of_machine(config: &MachineConfig) -> Self {
+        let recipient = config.recipient();
+        let mut names: HashMap<Id52, MachineName> =
+            config.directory().callers().iter().map(|(id, name)| (*id, name.clone())).collect();
+        names.insert(recipient.id52, recipient.machine.clone());
+        let machines = [(&recipient.machine, config.own())];
+        Self::compile(&machines, config.hosted_services(), &BTreeMap::new(), config.manager(), names)
+    }
+
+    fn compile(
+        machines: &[(&MachineName, &MachineEntry)],
+        services: &BTreeMap<ServiceName, ServiceEntry>,
+        groups: &BTreeMap<GroupName, PrincipalList>,
+        manager: &ManagerEntry,
+        names: HashMap<Id52, MachineName>,
+    ) -> Self {
+        let mut ids: Vec<Id52> = vec![manager.id52];
+        ids.extend(machines.iter().map(|(_, entry)| entry.id52));
+        let every_list = machines.iter().flat_map(|(_, entry)| machine_lists(entry));
+        let every_list = every_list.chain(services.values().filter_map(|s| s.allow_from.as_ref()));
+        let every_list = every_list.chain(groups.values()).chain(&manager.config_editors);
         ids.extend(every_list.flat_map(|list| list.0.iter()).filter_map(|principal| match principal {
             PrincipalRef::Id(id) => Some(*id),
             _ => None,
         }));
-        let mut lists = Lists::new(Principals::new(ids), config.manager().id52, machines, config.groups());
+        let mut lists = Lists::new(Principals::new(ids), manager.id52, machines, groups);
         let mut compiled: Vec<MachinePolicy> =
             machines.iter().map(|(name, entry)| MachinePolicy::compile(name, entry, &mut lists)).collect();
-        let by_name: HashMap<MachineName, u32> = machines.keys().cloned().zip(0_u32..).collect();
-        for (name, service) in config.services() {
+        let by_name: HashMap<MachineName, u32> =
+            machines.iter().map(|(name, _)| (*name).clone()).zip(0_u32..).collect();
+        for (name, service) in services {
             if let Some(host) = by_name.get(&service.machine) {
                 let policy = ServicePolicy::compile(service, Scope::Cluster, &mut lists);
                 compiled[*host as usize].services.entry(name.clone()).or_default().push(policy);
             }
         }
-        let config_editors = lists.rule(config.manager().config_editors.as_ref());
+        let config_editors = lists.rule(manager.config_editors.as_ref());
         let groups = lists.groups.iter().map(|(name, bits)| ((*name).clone(), Members::of(bits.clone())));
         Self {
-            manager: config.manager().id52,
+            manager: manager.id52,
             config_editors,
             groups: groups.collect(),
-            names: machines.iter().map(|(name, entry)| (entry.id52, name.clone())).collect(),
+            names,
             by_name,
             machines: compiled,
             principals: lists.principals,
@@ -176,7 +196,6 @@ impl Policy {
     pub(crate) fn ids(&self, list: RuleList) -> Option<Vec<Id52>> {
         match list {
             RuleList::Absent => None,
-            RuleList::Unreadable => Some(Vec::new()),
             RuleList::Of(list) => {
                 Some(self.members(list).iter().map(|number| self.principals.id(number)).collect())
             }
@@ -249,7 +268,7 @@ fn machine_lists(entry: &MachineEntry) -> impl Iterator<Item = &PrincipalList> {
 struct Lists<'a> {
     principals: Principals,
     manager: Id52,
-    machines: &'a BTreeMap<MachineName, MachineEntry>,
+    machines: HashMap<&'a MachineName, Id52>,
     groups: BTreeMap<&'a GroupName, Bits>,
     everybody: Bits,
     done: Vec<Members>,
@@ -260,11 +279,13 @@ impl<'a> Lists<'a> {
     fn new(
         principals: Principals,
         manager: Id52,
-        machines: &'a BTreeMap<MachineName, MachineEntry>,
+        machines: &[(&'a MachineName, &MachineEntry)],
         groups: &'a BTreeMap<GroupName, PrincipalList>,
     ) -> Self {
+        let machines: HashMap<&MachineName, Id52> =
+            machines.iter().map(|(name, entry)| (*name, entry.id52)).collect();
         let mut everybody = Bits::empty(principals.len());
-        for number in machines.values().filter_map(|entry| principals.number(&entry.id52)) {
+        for number in machines.values().filter_map(|id52| principals.number(id52)) {
             everybody.insert(number);
         }
         let (done, handles) = (Vec::new(), HashMap::new());
@@ -310,7 +331,7 @@ impl<'a> Lists<'a> {
                 }
                 PrincipalRef::Manager => Some(self.manager),
                 PrincipalRef::Id(id) => Some(*id),
-                PrincipalRef::Machine(name) => self.machines.get(name).map(|entry| entry.id52),
+                PrincipalRef::Machine(name) => self.machines.get(name).copied(),
             };
             if let Some(number) = id.and_then(|id| self.principals.number(&id)) {
                 bits.insert(number);

@@ -1,10 +1,46 @@
 //! `[test.*]`: what must hold of a cluster's rules, checked whenever the file is.
 
+use std::fmt;
+
 use super::action::{Cluster, EditConfig, Exit, Reach, Run, Shell};
 use super::authorize::authorize;
 use super::policy::Policy;
-use crate::config::{AclTestCase, ClusterConfig, Expected, FailedTest, PrincipalList};
+use crate::config::{AclTestCase, ClusterConfig, PrincipalList};
 use crate::id::Id52;
+use crate::name::TestName;
+
+/// A line of an ACL test that does not hold. It prints what the rules say instead, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTest {
+    /// The test.
+    pub test: TestName,
+    /// The line, as [`AclTestCase`] prints it.
+    pub line: String,
+    /// What the test says that should be.
+    pub expected: Verdict,
+    /// For whom it is otherwise, in the order of the ids: names of machines, and ids of those that are none.
+    pub callers: Vec<String>,
+    what: String,
+}
+
+/// What a test expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Allowed.
+    Allow,
+    /// Denied.
+    Deny,
+}
+
+impl fmt::Display for FailedTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.expected {
+            Verdict::Allow => "may not",
+            Verdict::Deny => "may",
+        };
+        write!(f, "{} {verb} {}", listed(&self.callers), self.what)
+    }
+}
 
 /// Runs every ACL test of a config and returns the lines that do not hold; none, if all is as its author meant.
 ///
@@ -16,30 +52,23 @@ pub fn run_tests(config: &ClusterConfig) -> Vec<FailedTest> {
     let policy = Policy::of_cluster(config);
     let mut failed = Vec::new();
     for (name, test) in config.tests() {
-        let callers = config.expand(&PrincipalList(vec![test.from.clone()]));
-        let allow = test.allow.iter().enumerate().map(|(line, case)| (Expected::Allow, line, case));
-        let deny = test.deny.iter().enumerate().map(|(line, case)| (Expected::Deny, line, case));
-        for (expected, line, case) in allow.chain(deny) {
-            let otherwise: Vec<String> = callers
-                .iter()
-                .filter(|caller| decide(config, &policy, caller, case) != expected)
+        let from = config.expand(&PrincipalList(vec![test.from.clone()]));
+        let allow = test.allow.iter().map(|case| (Verdict::Allow, case));
+        for (expected, case) in allow.chain(test.deny.iter().map(|case| (Verdict::Deny, case))) {
+            let otherwise = from.iter().filter(|caller| decide(config, &policy, caller, case) != expected);
+            let callers: Vec<String> = otherwise
                 .map(|caller| policy.name_of(caller).map_or_else(|| caller.to_string(), ToString::to_string))
                 .collect();
-            if otherwise.is_empty() {
-                continue;
+            if !callers.is_empty() {
+                let (line, what) = (case.to_string(), describe(case));
+                failed.push(FailedTest { test: name.clone(), line, expected, callers, what });
             }
-            let verb = match expected {
-                Expected::Allow => "may not",
-                Expected::Deny => "may",
-            };
-            let message = format!("{} {verb} {}", listed(&otherwise), describe(case));
-            failed.push(FailedTest { test: name.clone(), expected, line, message });
         }
     }
     failed
 }
 
-fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTestCase) -> Expected {
+fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTestCase) -> Verdict {
     let allowed = match case {
         AclTestCase::Run { machine, argv } => {
             authorize(policy, caller, machine, Run { argv: argv.clone() }).is_ok()
@@ -54,7 +83,7 @@ fn decide(config: &ClusterConfig, policy: &Policy, caller: &Id52, case: &AclTest
         }
         AclTestCase::Config => authorize(policy, caller, &Cluster, EditConfig).is_ok(),
     };
-    if allowed { Expected::Allow } else { Expected::Deny }
+    if allowed { Verdict::Allow } else { Verdict::Deny }
 }
 
 /// The first few: a group may have thousands.

@@ -3,7 +3,10 @@
 //! Responsible for everything that a file's text can get wrong. Not for who may do what (`crate::acl`).
 
 mod cluster;
+mod device;
+mod device_compile;
 mod document;
+mod machine;
 mod personalize;
 mod problem;
 mod raw;
@@ -15,10 +18,18 @@ pub use cluster::{
     AclTest, AclTestCase, ArgGlob, ArgsRule, ClusterConfig, CommandRule, MachineEntry, ManagerEntry,
     OnDemand, PrincipalList, PrincipalRef, RestartPolicy, ServiceEntry, ServiceProtocol, UserName,
 };
+pub use device::{
+    AuditPolicy, DaemonConfig, DeviceConfig, Discovery, HostConfig, HttpConfig, Limits, Network,
+    NetworkConfig, ProxyConfig, Relays, TcpForward, compile_device,
+};
 pub use document::MAX_CONFIG_BYTES;
+pub use machine::{
+    AccessKind, Directory, DirectoryMachine, DirectoryService, MachineConfig, ProtocolKind, Recipient,
+    compile_machine,
+};
 pub use personalize::{Personalised, Personalizer, personalize};
 pub use problem::{Compiled, ConfigProblems};
-pub use signed::{SignedConfigProblem, check_signature};
+pub use signed::{SignedConfig, SignedConfigProblem, check_signature, verify_signed};
 pub use validate::{GlobProblem, UserNameProblem};
 
 use crate::name::TestName;
@@ -44,14 +55,9 @@ pub fn compile(file: &str, text: &str) -> Compiled<ClusterConfig> {
     }
     if let Some(config) = &config {
         validator.warn_of_boundaries(config);
-        for failed in acl_tests(config) {
-            let places = validator.spans.tests.get(&failed.test);
-            let place = places.and_then(|places| match failed.expected {
-                Expected::Allow => places.allow.get(failed.line),
-                Expected::Deny => places.deny.get(failed.line),
-            });
-            let place = place.cloned().unwrap_or_default();
-            let message = format!("the test {:?} fails: {}", failed.test.as_str(), failed.message);
+        for broken in acl_tests(config) {
+            let place = validator.test_place(config, &broken);
+            let message = format!("the test {:?} fails: {}", broken.test.as_str(), broken.message);
             let hint = "mend the rules, or the test if it is out of date".to_owned();
             validator.findings.error("acl-test", &place, message, Some(hint));
         }
@@ -59,31 +65,32 @@ pub fn compile(file: &str, text: &str) -> Compiled<ClusterConfig> {
     Compiled::new(config, findings.into_list())
 }
 
-/// What a line of an ACL test expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// A line of `allow`.
-    Allow,
-    /// A line of `deny`.
-    Deny,
+/// Finds the known word that is nearest to an unknown one, if one is near enough to be meant.
+pub fn nearest_word<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    document::nearest(unknown, known, &mut 20_000)
 }
 
 /// A line of an ACL test that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedTest {
-    /// Which test.
-    pub test: TestName,
-    /// In which of its lists.
-    pub expected: Expected,
-    /// The line's index in that list, from 0.
-    pub line: usize,
-    /// What the rules say instead, for whom: `laptop may run "deploy" on web01`.
-    pub message: String,
+pub(crate) struct BrokenTest {
+    pub(crate) test: TestName,
+    /// The line stands in `allow`, not in `deny`.
+    pub(crate) should_be_allowed: bool,
+    /// The line as `AclTestCase` prints it.
+    pub(crate) line: String,
+    /// What the rules say instead, and for whom.
+    pub(crate) message: String,
 }
 
 /// Evaluates the ACL tests of a config that is valid otherwise.
 ///
 /// The one place where the compiler asks the evaluator, which is `crate::acl`'s.
-pub(crate) fn acl_tests(config: &ClusterConfig) -> Vec<FailedTest> {
-    crate::acl::run_tests(config)
+pub(crate) fn acl_tests(config: &ClusterConfig) -> Vec<BrokenTest> {
+    let broken = crate::acl::run_tests(config).into_iter().map(|failed| BrokenTest {
+        should_be_allowed: failed.expected == crate::acl::Verdict::Allow,
+        message: failed.to_string(),
+        test: failed.test,
+        line: failed.line,
+    });
+    broken.collect()
 }

@@ -12,6 +12,7 @@ use super::cluster::{ArgsRule, ClusterConfig, MachineEntry, OnDemand, RestartPol
 use super::signed::signature_block;
 use crate::acl::Policy;
 use crate::acl::compiled::{MachinePolicy, RuleList, Scope, ServicePolicy};
+use crate::duration::format_duration;
 use crate::id::{Id52, SecretKey};
 use crate::name::{GroupName, MachineName, ServiceName};
 
@@ -247,8 +248,8 @@ impl<'a> Personalizer<'a> {
         if let Some(user) = username {
             put(out, "username", user.as_str());
         }
-        put(out, "startup_time", &duration(*startup_time));
-        put(out, "idle_timeout", &duration(*idle_timeout));
+        put(out, "startup_time", &format_duration(*startup_time));
+        put(out, "idle_timeout", &format_duration(*idle_timeout));
         if let Some(words) = health_check {
             put(out, "health_check", &shell_words(words));
         }
@@ -380,13 +381,6 @@ fn shell_words(words: &[String]) -> String {
         }
     };
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-fn duration(time: std::time::Duration) -> String {
-    match time.subsec_millis() {
-        0 => format!("{}s", time.as_secs()),
-        _ => format!("{}ms", time.as_millis()),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,13 @@
 //!
 //! It is made over the exact bytes before the line `[signature]`, and checked before anything else of the text is read.
 
+use sha2::{Digest as _, Sha256};
+
+use super::document::MAX_CONFIG_BYTES;
+use super::machine::{MachineConfig, compile_machine};
+use super::problem::ConfigProblems;
 use crate::code::ErrorCode;
+use crate::diagnostic::Diagnostic;
 use crate::id::{Id52, SecretKey, SignatureContext};
 
 const HEADER: &str = "\n[signature]\n";
@@ -16,6 +22,26 @@ pub enum SignedConfigProblem {
         /// Who should have signed it.
         manager: Id52,
     },
+    /// It is for another machine.
+    #[error("the config is for {recipient}, not for this machine")]
+    Foreign {
+        /// Whom it is for.
+        recipient: Id52,
+    },
+    /// Its serial is not higher than that of the config in force.
+    #[error("the config has the serial {serial}, and {newest} is in force")]
+    Stale {
+        /// Its serial.
+        serial: u64,
+        /// The serial in force.
+        newest: u64,
+    },
+    /// The manager signed it, but it does not compile.
+    #[error("the manager's config does not compile")]
+    Invalid(#[source] ConfigProblems),
+    /// It is over [`MAX_CONFIG_BYTES`].
+    #[error("the config has {0} bytes, and the limit is {MAX_CONFIG_BYTES}")]
+    TooLarge(usize),
 }
 
 impl SignedConfigProblem {
@@ -23,17 +49,70 @@ impl SignedConfigProblem {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Forged { .. } => ErrorCode::ConfigForged,
+            Self::Foreign { .. } => ErrorCode::ConfigForeign,
+            Self::Stale { .. } => ErrorCode::ConfigStale,
+            Self::Invalid(problems) => problems.code(),
+            Self::TooLarge(_) => ErrorCode::ConfigTooLarge,
         }
     }
 
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Forged { .. } => Some(
-                "if the cluster's root was rotated, let this machine hear of it from its manager".to_owned(),
-            ),
-        }
+        let hint = match self {
+            Self::Forged { .. } => {
+                "if the cluster's root was rotated, let this machine hear of it from its manager"
+            }
+            Self::Foreign { .. } => return None,
+            Self::Stale { .. } => "the manager goes on above the serial that is in force",
+            Self::Invalid(_) => "update malai on the manager and on this machine",
+            Self::TooLarge(_) => "let this machine reach less",
+        };
+        Some(hint.to_owned())
     }
+}
+
+/// A personalised config that may be put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedConfig {
+    /// What it says.
+    pub config: MachineConfig,
+    /// What is odd about it: keys of a newer manager, whose rules deny.
+    pub warnings: Vec<Diagnostic>,
+    /// Hex SHA-256 of the exact text, as [`crate::wire::ConfigHave`] has it.
+    pub digest: String,
+}
+
+/// Decides whether a personalised config may be put in force: signed by the pinned manager, for this machine, newer than
+/// what is in force (`None`: nothing is), and understood. It is looked at in this order, and the signature before any
+/// other byte is read.
+///
+/// # Errors
+/// [`SignedConfigProblem`]; what is in force stays.
+pub fn verify_signed(
+    text: &str,
+    expected_manager: &Id52,
+    recipient: &Id52,
+    newer_than: Option<u64>,
+) -> Result<SignedConfig, SignedConfigProblem> {
+    if text.len() > MAX_CONFIG_BYTES {
+        return Err(SignedConfigProblem::TooLarge(text.len()));
+    }
+    let signed = check_signature(text, expected_manager)?;
+    let (config, warnings) =
+        compile_machine("machine.toml", signed).into_result().map_err(SignedConfigProblem::Invalid)?;
+    if config.recipient().id52 != *recipient {
+        return Err(SignedConfigProblem::Foreign { recipient: config.recipient().id52 });
+    }
+    // The text names its manager a second time; a root that signs for another cluster has lost its way.
+    if config.manager().id52 != *expected_manager {
+        return Err(SignedConfigProblem::Forged { manager: *expected_manager });
+    }
+    let serial = config.recipient().serial;
+    if let Some(newest) = newer_than.filter(|newest| serial <= *newest) {
+        return Err(SignedConfigProblem::Stale { serial, newest });
+    }
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
+    Ok(SignedConfig { config, warnings, digest })
 }
 
 /// Gives the text to be appended to `body`, which has to end in a line break.

@@ -1,17 +1,45 @@
 //! `[test.*]`: the lines of ACL tests, parsed. Whether they hold is `crate::acl`'s to say.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::{TestSpans, Validator, quoted};
-use crate::config::cluster::{AclTest, AclTestCase};
-use crate::config::document::Spanned;
+use crate::config::BrokenTest;
+use crate::config::cluster::{AclTest, AclTestCase, ClusterConfig};
+use crate::config::document::{Span, Spanned};
 use crate::config::raw::RawCluster;
 use crate::name::{MachineName, ServiceName, TestName};
 
 const EXAMPLES: &str =
     "for example: \"web01 run deploy --now\", \"db01 shell\", \"web01 proxy\", \"service admin\", \"config\"";
 
+impl fmt::Display for AclTestCase {
+    /// Prints the line as a person would write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run { machine, argv } => write!(f, "{machine} run {}", argv.join(" ")),
+            Self::Shell { machine } => write!(f, "{machine} shell"),
+            Self::Proxy { machine } => write!(f, "{machine} proxy"),
+            Self::Service { machine: None, service } => write!(f, "service {service}"),
+            Self::Service { machine: Some(machine), service } => write!(f, "service {service}.{machine}"),
+            Self::Config => f.write_str("config"),
+        }
+    }
+}
+
 impl Validator<'_, '_> {
+    /// Where a line that does not hold stands.
+    pub(crate) fn test_place(&self, config: &ClusterConfig, broken: &BrokenTest) -> Span {
+        let (Some(test), Some(spans)) = (config.tests.get(&broken.test), self.spans.tests.get(&broken.test))
+        else {
+            return Span::default();
+        };
+        let (cases, places) =
+            if broken.should_be_allowed { (&test.allow, &spans.allow) } else { (&test.deny, &spans.deny) };
+        let line = cases.iter().position(|case| case.to_string() == broken.line);
+        line.and_then(|line| places.get(line)).cloned().unwrap_or_default()
+    }
+
     pub(crate) fn tests(&mut self, raw: &RawCluster) -> BTreeMap<TestName, AclTest> {
         let mut tests = BTreeMap::new();
         // Machine-scoped services by machine, so that each line is one look-up.
