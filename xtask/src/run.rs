@@ -65,7 +65,8 @@ pub(crate) fn text_of(command: &mut Command) -> Outcome<String> {
     let output =
         command.stderr(Stdio::piped()).output().map_err(|source| format!("starting {words}: {source}"))?;
     if !output.status.success() {
-        return Err(format!("{words}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        return Err(format!("{words}: {}\n{stdout}{stderr}", output.status));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
