@@ -4,6 +4,11 @@
 //! makes no runtime of its own.
 
 pub mod clock;
+pub mod home;
+#[cfg(all(feature = "host", unix))]
+pub mod host;
+pub mod identity;
+pub mod p2p;
 pub mod task;
 pub mod timeouts;
 

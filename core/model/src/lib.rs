@@ -5,10 +5,13 @@
 
 pub mod acl;
 pub mod cluster;
+pub mod address;
+pub mod alias;
 pub mod code;
 pub mod config;
 pub mod diagnostic;
 pub mod duration;
 pub mod id;
 pub mod name;
+pub mod text;
 pub mod wire;

@@ -110,6 +110,8 @@ names! {
     CommandName, reserved ["shell", "proxy", "config"];
     /// What this device calls a cluster: a directory name under `clusters/`.
     ClusterAlias, reserved [];
+    /// The name of an alias or of a forward on this device.
+    AliasName, reserved [];
     /// The name of an ACL test.
     TestName, reserved [];
 }

@@ -1,7 +1,8 @@
 //! What people see of config files that are right, wrong, and old. Every message here was read by a person.
 
 use malai_model::config::{
-    AccessKind, ArgsRule, PrincipalList, ProtocolKind, ServiceProtocol, compile, compile_machine,
+    AccessKind, ArgsRule, AuditPolicy, PrincipalList, ProtocolKind, Relays, ServiceProtocol, compile,
+    compile_device, compile_machine,
 };
 use malai_model::id::SecretKey;
 
@@ -357,4 +358,103 @@ fn a_file_for_nobody_or_with_another_id_does_not_compile() {
         })
         .collect();
     insta::assert_snapshot!(shown.join("\n\n---\n\n"));
+}
+
+const DEVICE: &str = r#"
+[aliases]                                # the alias's words come first, then what was typed after it
+web = "web01.company"
+logs = "web01.company tail -f /var/log/nginx/access.log"
+
+[tcp]
+mysql = { local_port = 3306, remote = "mysql.company" }   # also service.machine.cluster[:port]
+
+[http]
+port = 8080                              # one listener for service routing; 80 only when written
+[http.routes]
+admin = "admin.company"                  # http://admin.localhost:8080
+
+[daemon]
+drain = "30s"
+[daemon.proxy]
+port = 8081
+listen = "127.0.0.1"
+allow_clients = []                       # required when listen is not loopback
+upstream = ""                            # set by `malai proxy-via`
+
+[network]
+bind = "0.0.0.0:0"
+relays = "default"                       # "default" | "none" | ["https://relay.example.com"]
+discovery = ["local", "mdns", "dns"]
+
+[host]                                   # local ceilings (section 4)
+[limits]                                 # section 15
+"#;
+
+#[test]
+fn the_specifications_device_file_compiles() {
+    let (config, warnings) = compile_device("malai.toml", DEVICE).into_result().expect("it is valid");
+    assert_eq!(warnings, []);
+    assert_eq!(config.aliases.get("logs").expect("an alias")[1..3], ["tail", "-f"]);
+    assert_eq!(config.tcp["mysql"].local_port, 3306);
+    assert_eq!(config.http.routes["admin"], "admin.company");
+    // What it writes out is what is meant without it.
+    let defaults = compile_device("malai.toml", "").value.expect("it is valid");
+    assert_eq!(config.daemon, defaults.daemon);
+    assert_eq!(config.network, defaults.network);
+}
+
+#[test]
+fn host_ceilings_and_limits_are_read() {
+    let text = "[host]\nusers = [\"deploy\"]\nshell = false\nservices = false\naudit = \"required\"\n\
+        [limits]\nsessions = 10\nhandshake = \"2s\"\nidle_session = \"off\"\nresume = \"0s\"\n\
+        [network]\nrelays = [\"https://relay.example.com:8443/\"]\ndiscovery = \"local\"\n";
+    let config = compile_device("malai.toml", text).value.expect("it is valid");
+    assert_eq!(config.host.users.as_ref().map(Vec::len), Some(1));
+    assert!(!config.host.shell && !config.host.services);
+    assert_eq!(config.host.audit, AuditPolicy::Required);
+    assert_eq!(config.limits.sessions, 10);
+    assert_eq!(config.limits.idle_session, None);
+    assert_eq!(config.network.relays, Relays::Custom(vec!["https://relay.example.com:8443/".to_owned()]));
+    assert_eq!(config.network.discovery.len(), 1);
+}
+
+#[test]
+fn a_device_file_with_many_slips_reports_them_all() {
+    let text = r#"
+[aliases]
+daemon = "web01.company"
+Web = "web01.company"
+bad = "web01"
+open = "web01.company 'x"
+[tcp]
+a = { local_port = 3306, remote = "mysql" }
+b = { local_port = 3306, remote = "mysql.company:99999" }
+c = { port = 1 }
+[http]
+port = 0
+public_routes = ["api"]
+inject_headers = true
+routes = { Admin = "x" }
+[daemon]
+drain = "2d"
+[daemon.proxy]
+listen = "0.0.0.0"
+upstream = "nowhere"
+port = 3306
+[network]
+bind = "localhost"
+relays = ["relay.example.com"]
+discovery = ["local", "dsn"]
+[host]
+user = "x"
+shell = "no"
+[limits]
+config_bytes = 99999999
+handshake = "10"
+sesions = 3
+[netwrk]
+"#;
+    let problems = compile_device("malai.toml", text).into_result().expect_err("it has errors");
+    assert_eq!(problems.code().as_str(), "alias.reserved");
+    insta::assert_snapshot!(problems.to_string());
 }

@@ -3,6 +3,8 @@
 //! Responsible for everything that a file's text can get wrong. Not for who may do what (`crate::acl`).
 
 mod cluster;
+mod device;
+mod device_compile;
 mod document;
 mod machine;
 mod personalize;
@@ -15,6 +17,10 @@ mod validate;
 pub use cluster::{
     AclTest, AclTestCase, ArgGlob, ArgsRule, ClusterConfig, CommandRule, MachineEntry, ManagerEntry,
     OnDemand, PrincipalList, PrincipalRef, RestartPolicy, ServiceEntry, ServiceProtocol, UserName,
+};
+pub use device::{
+    AuditPolicy, DaemonConfig, DeviceConfig, Discovery, HostConfig, HttpConfig, Limits, Network,
+    NetworkConfig, ProxyConfig, Relays, TcpForward, compile_device,
 };
 pub use document::MAX_CONFIG_BYTES;
 pub use machine::{
@@ -57,6 +63,11 @@ pub fn compile(file: &str, text: &str) -> Compiled<ClusterConfig> {
         }
     }
     Compiled::new(config, findings.into_list())
+}
+
+/// Finds the known word that is nearest to an unknown one, if one is near enough to be meant.
+pub fn nearest_word<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    document::nearest(unknown, known, &mut 20_000)
 }
 
 /// A line of an ACL test that does not hold.

@@ -9,8 +9,8 @@ mod values;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub(crate) use values::quoted;
 pub use values::{GlobProblem, UserNameProblem};
+pub(crate) use values::{is_host, parse_network, quoted, split_host_port};
 
 pub(crate) use boundary::RuleSpans;
 

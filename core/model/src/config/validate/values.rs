@@ -140,7 +140,7 @@ impl Validator<'_, '_> {
                     NameProblem::Reserved(_) => Some(format!("give the {kind} another name")),
                     _ => None,
                 };
-                let message = format!("{} is no name for a {kind}: {problem}", quoted(&raw.value));
+                let message = format!("{} is no {kind} name: {problem}", quoted(&raw.value));
                 self.findings.error("bad-name", &raw.span, message, hint);
                 None
             }
