@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use malai_model::cluster::{
     Backoff, Delivery, DistributionState, InviteRecord, JoinEdit, JoinPlan, Plan, SyncStatus, Token,
-    open_rules, plan, plan_join,
+    check_open, open_rules, plan, plan_join,
 };
 use malai_model::code::ErrorCode;
 use malai_model::config::{ClusterConfig, SignedConfigProblem, compile, personalize, verify_signed};
@@ -126,6 +126,10 @@ members = "web,cluster-manager"
         ]
     );
     assert_eq!(open_rules(&self::config(JOINED)), Vec::<String>::new());
+    let refused = check_open(&config, &record(&[])).expect_err("a rule says *");
+    assert_eq!((refused.code(), refused.rules().len()), (ErrorCode::InviteOpenRule, 5));
+    assert_eq!(check_open(&config, &InviteRecord { open: true, ..record(&[]) }), Ok(()));
+    assert_eq!(check_open(&self::config(JOINED), &record(&[])), Ok(()));
 }
 
 const TWO: &str = "[machine.db]\nid52 = \"<d>\"\nallow_from = \"web\"\n\
