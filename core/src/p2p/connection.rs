@@ -270,6 +270,11 @@ impl CloseReason {
         Self { code: CLOSE_NORMAL, text: "closed".to_owned() }
     }
 
+    /// The reason given to a peer that has no rights any more; it reports [`P2pError::NotAdmitted`].
+    pub fn not_admitted() -> Self {
+        Self { code: CLOSE_NOT_ADMITTED, text: "not admitted".to_owned() }
+    }
+
     fn of(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self {

@@ -19,8 +19,8 @@ use super::options::{Discovery, EndpointOptions, NetworkOptions, Protocol, Relay
 use crate::task::Scope;
 use crate::timeouts;
 
-/// Streams that a peer may have open at once as far as the transport goes; what serves them has a limit of its own below
-/// this, so that a peer over it gets an answer instead of silence.
+/// Streams that a peer may have open at once as far as the transport goes; what serves them has a limit of
+/// its own below this, so that a peer over it gets an answer instead of silence.
 const MAX_STREAMS: u32 = 4_400;
 /// Unread bytes that a peer can make this side hold in all streams that nobody has accepted yet.
 const RECEIVE_WINDOW: u32 = 32 * 1024 * 1024;
@@ -53,7 +53,8 @@ impl Endpoint {
     /// Binds an endpoint. Its tasks belong to the scope; when that stops, it accepts nothing more.
     ///
     /// # Errors
-    /// [`P2pError::Bind`] if the address cannot be had, [`P2pError::RuntimeDir`] if the runtime directory is not safe.
+    /// [`P2pError::Bind`] if the address cannot be had, [`P2pError::RuntimeDir`] if the runtime directory is
+    /// not safe.
     pub async fn bind(
         options: EndpointOptions,
         transport: Transport,
@@ -146,14 +147,15 @@ impl Endpoint {
         &self.counters
     }
 
-    /// Connects to a peer, trying all that is known of it at once. Hints are `ip:port`, `host:port` or a relay's URL.
+    /// Connects to a peer, trying all that is known of it at once. Hints are `ip:port`, `host:port` or a
+    /// relay's URL.
     ///
-    /// A peer that does not admit this identity lets the call succeed; everything on the connection then fails with
-    /// [`P2pError::NotAdmitted`]. So an admitted caller does not wait a round trip to learn it.
+    /// A peer that does not admit this identity lets the call succeed; everything on the connection then
+    /// fails with [`P2pError::NotAdmitted`]. So an admitted caller does not wait a round trip to learn it.
     ///
     /// # Errors
-    /// [`P2pError::Unreachable`] with what was tried when the deadline is over or nothing is known of the peer,
-    /// [`P2pError::Incompatible`], [`P2pError::SelfConnect`].
+    /// [`P2pError::Unreachable`] with what was tried when the deadline is over or nothing is known of the
+    /// peer, [`P2pError::Incompatible`], [`P2pError::SelfConnect`].
     ///
     /// # Cancel safety
     /// A cancelled call leaves nothing behind.
@@ -222,7 +224,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits for the next connection of a peer that was admitted; `None` when the endpoint is closed or its scope stops.
+    /// Waits for the next connection of a peer that was admitted; `None` when the endpoint is closed or its
+    /// scope stops.
     ///
     /// # Cancel safety
     /// No connection is lost.
@@ -230,7 +233,8 @@ impl Endpoint {
         self.incoming.lock().await.recv().await
     }
 
-    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`]. What peers have not acknowledged is lost.
+    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`]. What peers have not acknowledged
+    /// is lost.
     pub async fn close(&self) {
         self.scope.stop();
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();

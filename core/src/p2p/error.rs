@@ -10,7 +10,8 @@ pub(crate) const CLOSE_NOT_ADMITTED: u32 = 0x4e41;
 /// The code of an endpoint that closes in good order.
 pub(crate) const CLOSE_NORMAL: u32 = 0;
 
-/// Codes with which one stream is given up, by [`super::StreamSender::reset`] and [`super::StreamReceiver::stop`].
+/// Codes with which one stream is given up, by [`super::StreamSender::reset`] and
+/// [`super::StreamReceiver::stop`].
 pub mod stream_code {
     /// The half was dropped, or its user gave up.
     pub const CANCELLED: u32 = 0;
@@ -20,6 +21,8 @@ pub mod stream_code {
     pub const CREDIT: u32 = 2;
     /// The peer took too long.
     pub const STALLED: u32 = 3;
+    /// Too many streams at once, or the endpoint is about to stop.
+    pub const BUSY: u32 = 4;
 }
 
 /// A failure of the network layer.

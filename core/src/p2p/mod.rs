@@ -1,8 +1,8 @@
 //! Endpoints, connections and credited streams between identities.
 //!
-//! Responsible for: who is on the other end (the handshake proves it), how a peer is found, credit and framing on
-//! streams, and telling why something failed. *Not* responsible for what is said: requests, rights and features are
-//! above.
+//! Responsible for: who is on the other end (the handshake proves it), how a peer is found, credit and
+//! framing on streams, and telling why something failed. *Not* responsible for what is said: requests, rights
+//! and features are above.
 
 mod connection;
 mod discovery;

@@ -31,7 +31,8 @@ impl Protocol {
     }
 }
 
-/// Decides who may connect. Asked once for each incoming connection, with the identity that the handshake proved.
+/// Decides who may connect. Asked once for each incoming connection, with the identity that the handshake
+/// proved.
 pub trait Admission: Send + Sync + 'static {
     /// Says whether the peer is let in. Must not block.
     fn admits(&self, peer: &Id52, protocol: Protocol) -> bool;
@@ -77,8 +78,8 @@ pub enum Relays {
 /// The network of an endpoint.
 #[derive(Debug, Clone)]
 pub struct NetworkOptions {
-    /// Where to listen; port 0 for any. With `local` discovery alone and no relays nothing leaves the address's network:
-    /// bound to 127.0.0.1, nothing leaves this machine.
+    /// Where to listen; port 0 for any. With `local` discovery alone and no relays nothing leaves the
+    /// address's network: bound to 127.0.0.1, nothing leaves this machine.
     pub bind: SocketAddr,
     /// Where peers are looked for.
     pub discovery: Discovery,

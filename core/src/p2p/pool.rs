@@ -127,3 +127,28 @@ fn sweep(slots: &Mutex<HashMap<Id52, Slot>>, idle: Duration) {
         keep
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::p2p::tests::{PATIENCE, Two, soon};
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_expires_and_one_in_use_stays() {
+        let (two, _network) = Two::memory().await;
+        let Two { scope, caller, server } = two;
+        let pool = Pool::new(Arc::new(caller), &scope);
+        let held = soon(pool.get(server.id52(), &[], PATIENCE)).await.expect("connects");
+        let theirs = soon(server.accept()).await.expect("accepts");
+        sweep(&pool.slots, Duration::ZERO);
+        assert_eq!(pool.connections().len(), 1, "a handle is out");
+        let stream = held.open_stream().await.expect("opens");
+        drop(held);
+        sweep(&pool.slots, Duration::ZERO);
+        assert_eq!(pool.connections().len(), 1, "a stream is open");
+        drop(stream);
+        sweep(&pool.slots, Duration::ZERO);
+        assert!(pool.connections().is_empty());
+        soon(theirs.closed()).await;
+    }
+}

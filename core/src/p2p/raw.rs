@@ -36,8 +36,8 @@ pub(super) enum RawRecv {
 }
 
 impl RawSend {
-    /// Writes from the front of `out` until all is written. What is written is taken out of `out` at once, so that
-    /// giving up in between loses nothing and repeats nothing.
+    /// Writes from the front of `out` until all is written. What is written is taken out of `out` at once, so
+    /// that giving up in between loses nothing and repeats nothing.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -98,7 +98,8 @@ impl RawSend {
         }
     }
 
-    /// Resolves when the peer's transport has everything (`Ok`), or wants no more, or is gone. Only after `finish`.
+    /// Resolves when the peer's transport has everything (`Ok`), or wants no more, or is gone. Only after
+    /// `finish`.
     pub(super) fn acknowledged(&self) -> Boxed<Result<(), RawEnd>> {
         match self {
             Self::Quic(stream) => {

@@ -1,7 +1,8 @@
 //! Frames: how messages and bulk bytes share one stream, with credit and byte offsets.
 //!
-//! A frame is a type (1 byte), a length (3 bytes, big endian) and so many bytes of payload. This module is the codec
-//! over byte slices; it decides nothing about *when* a frame may be sent (`malai-core::p2p::stream` does).
+//! A frame is a type (1 byte), a length (3 bytes, big endian) and so many bytes of payload. This module is
+//! the codec over byte slices; it decides nothing about *when* a frame may be sent (`malai-core::p2p::stream`
+//! does).
 //!
 //! | type | payload | meaning |
 //! | --- | --- | --- |
@@ -12,15 +13,16 @@
 //! | `0x05` stop | code (4) | the receiver wants no more of any lane |
 //! | `0x80` to `0xff` | up to 1 KiB | for later versions: to be ignored |
 //!
-//! Everything else is malformed. Offsets are in the protocol from the first day so that a stream can later go on in
-//! another connection at the byte where it stopped.
+//! Everything else is malformed. Offsets are in the protocol from the first day so that a stream can later go
+//! on in another connection at the byte where it stopped.
 //!
 //! # Credit
 //!
-//! A data frame costs `max(length, 2048)`, see [`charge`]. The allowance is absolute: the sum of all charges that the
-//! sender may have spent on that lane since the stream began. The minimum charge bounds how many small frames are
-//! outstanding: QUIC stacks keep a list of unread pieces of each stream and give the whole connection up when it is too
-//! long. The receiver grants at the latest when half of the window that it announced is consumed.
+//! A data frame costs `max(length, 2048)`, see [`charge`]. The allowance is absolute: the sum of all charges
+//! that the sender may have spent on that lane since the stream began. The minimum charge bounds how many
+//! small frames are outstanding: QUIC stacks keep a list of unread pieces of each stream and give the whole
+//! connection up when it is too long. The receiver grants at the latest when half of the window that it
+//! announced is consumed.
 
 use bytes::BufMut;
 
@@ -80,8 +82,8 @@ impl Lane {
         }
     }
 
-    /// The credit that a sender has before its receiver took anything: little, since whoever opens a thousand streams
-    /// may fill it a thousand times.
+    /// The credit that a sender has before its receiver took anything: little, since whoever opens a thousand
+    /// streams may fill it a thousand times.
     pub fn initial_window(self) -> u64 {
         match self {
             // Twice the largest message: else a large one could wait for a grant that nothing triggers.
@@ -178,8 +180,8 @@ pub fn charge(length: usize) -> u64 {
     (length as u64).max(MIN_CHARGE)
 }
 
-/// Reads the head of the frame at the front of `input`: the head, and how many bytes of input it took. `None` if more
-/// input is needed, which is never so once there are [`MAX_HEAD`] bytes.
+/// Reads the head of the frame at the front of `input`: the head, and how many bytes of input it took. `None`
+/// if more input is needed, which is never so once there are [`MAX_HEAD`] bytes.
 ///
 /// A type, lane or length that cannot be is reported as soon as it is seen, before the rest has arrived.
 ///
@@ -227,7 +229,8 @@ pub fn decode(input: &[u8]) -> Result<Option<(Head, usize)>, FrameProblem> {
     })
 }
 
-/// Writes a frame's head; after one of data or of an ignored frame, the caller writes as many bytes as it announces.
+/// Writes a frame's head; after one of data or of an ignored frame, the caller writes as many bytes as it
+/// announces.
 ///
 /// A length beyond the limits is written as it is: the sender splits before.
 pub fn encode(head: &Head, out: &mut impl BufMut) {

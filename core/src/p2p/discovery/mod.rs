@@ -1,7 +1,7 @@
 //! Where a peer may be: hints, and the other processes of this user.
 //!
-//! What this finds are addresses to try, never trusted: the handshake decides who answers. mDNS, DNS and relays are
-//! look-ups of the QUIC endpoint's own.
+//! What this finds are addresses to try, never trusted: the handshake decides who answers. mDNS, DNS and
+//! relays are look-ups of the QUIC endpoint's own.
 
 mod rendezvous;
 

@@ -1,7 +1,7 @@
 //! The runtime directory: a file for each identity that a process of this user serves.
 //!
-//! The file holds addresses; the process holds an exclusive lock on it while it serves. A file that nobody locks is
-//! what a killed process left: it is ignored and removed.
+//! The file holds addresses; the process holds an exclusive lock on it while it serves. A file that nobody
+//! locks is what a killed process left: it is ignored and removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -81,7 +81,8 @@ impl Rendezvous {
             let file = open_plain(&path)?;
             match file.try_lock_shared() {
                 Ok(()) => {
-                    // Nobody serves it. Its name may be another file's by now, which this one's holder just replaced.
+                    // Nobody serves it. Its name may be another file's by now, which this one's holder just
+                    // replaced.
                     remove_if_same(&path, &file);
                     return Ok(Vec::new());
                 }

@@ -1,7 +1,7 @@
 //! A network in the memory of one process, with faults on demand: for tests of everything above.
 //!
-//! It carries raw bytes as QUIC streams would: ordered, with a window, with resets; so the credited stream above runs
-//! unchanged. One lock for the whole network keeps it simple.
+//! It carries raw bytes as QUIC streams would: ordered, with a window, with resets; so the credited stream
+//! above runs unchanged. One lock for the whole network keeps it simple.
 
 mod pipe;
 

@@ -6,7 +6,8 @@ use malai_model::wire::frame::{Lane, MAX_DATA, MIN_CHARGE, charge};
 
 /// Consumption after which a lane's window grows from its initial to its full size.
 const GROW_AFTER: u64 = 16 * 1024;
-/// A path with a longer round trip is no loopback: grants must leave early for the sender not to wait for them.
+/// A path with a longer round trip is no loopback: grants must leave early for the sender not to wait for
+/// them.
 const REAL_ROUND_TRIP: Duration = Duration::from_millis(2);
 
 /// What a sender may still send on one lane.
@@ -27,7 +28,8 @@ impl SendCredit {
         self.allowance.saturating_sub(self.spent)
     }
 
-    /// How many of `length` bytes one frame may carry now; 0 for none. A message is carried whole or not at all.
+    /// How many of `length` bytes one frame may carry now; 0 for none. A message is carried whole or not at
+    /// all.
     pub(super) fn fit(&self, length: usize) -> usize {
         let available = self.available();
         if available < MIN_CHARGE || (self.lane == Lane::Messages && available < charge(length)) {
@@ -45,8 +47,8 @@ impl SendCredit {
         self.available().saturating_mul(2) >= self.window
     }
 
-    /// Takes a grant. More than the full window at once is not used: the bound on outstanding frames is also the
-    /// sender's to keep.
+    /// Takes a grant. More than the full window at once is not used: the bound on outstanding frames is also
+    /// the sender's to keep.
     pub(super) fn grant(&mut self, allowance: u64, window: u32) {
         self.allowance = self.allowance.max(allowance.min(self.spent + self.lane.window()));
         self.window = u64::from(window).min(self.lane.window());
@@ -110,8 +112,8 @@ impl ReceiveCredit {
 
     /// Counts what was taken out, and returns the grant that is due, if any.
     ///
-    /// On loopback a grant at half of the window costs the least; over a real round trip an eighth keeps the sender
-    /// from waiting.
+    /// On loopback a grant at half of the window costs the least; over a real round trip an eighth keeps the
+    /// sender from waiting.
     pub(super) fn consume(&mut self, charge: u64, bytes: u64, rtt: Duration) -> Option<Grant> {
         self.consumed += charge;
         self.consumed_offset += bytes;
@@ -120,7 +122,7 @@ impl ReceiveCredit {
         if grows {
             self.window = full;
         }
-        let share = if rtt > REAL_ROUND_TRIP { 8 } else { 2 };
+        let share = if rtt > REAL_ROUND_TRIP { 8 } else { 4 };
         let target = self.consumed + self.window;
         if !grows && target - self.allowance < self.window / share {
             return None;
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn grants_leave_earlier_over_a_real_round_trip() {
         let far = Duration::from_millis(40);
-        for (rtt, share) in [(Duration::ZERO, 2), (far, 8)] {
+        for (rtt, share) in [(Duration::ZERO, 4), (far, 8)] {
             let mut credit = ReceiveCredit::new(Lane::Messages);
             let due = Lane::Messages.window() / share;
             assert_eq!(credit.consume(due - 1, 1, rtt), None);

@@ -1,12 +1,14 @@
 //! The credited stream: messages and two flows of bytes over one QUIC stream, each with credit of its own.
 //!
-//! Why not the QUIC stream as it is: a QUIC stack keeps a list of the unread pieces of a stream and gives the *whole
-//! connection* up when the list grows too long, which a reader that pauses on many small writes brings about. So the
-//! sender needs credit that charges small frames dearly, the receiver takes everything out of the QUIC stream as it
-//! comes, and whoever sends without credit loses that stream alone. See `malai_model::wire::frame`.
+//! Why not the QUIC stream as it is: a QUIC stack keeps a list of the unread pieces of a stream and gives the
+//! *whole connection* up when the list grows too long, which a reader that pauses on many small writes brings
+//! about. So the sender needs credit that charges small frames dearly, the receiver takes everything out of
+//! the QUIC stream as it comes, and whoever sends without credit loses that stream alone. See
+//! `malai_model::wire::frame`.
 //!
-//! How it runs: no task at first. A short exchange (one message each way) is written and read by its callers. As soon as
-//! more comes than one item, or a write must wait, a *driver* task takes over: it always reads, and writes what is left.
+//! How it runs: no task at first. A short exchange (one message each way) is written and read by its callers.
+//! As soon as more comes than one item, or a write must wait, a *driver* task takes over: it always reads,
+//! and writes what is left.
 //!
 //! Lock order: `reader`, then `queue`, then `out`.
 

@@ -99,8 +99,8 @@ impl Outgoing {
         self.waiting.wake();
     }
 
-    /// Accepts from the front of `bytes` as much as credit and room allow, in frames; what is small while credit is
-    /// scarce is held back. Says whether all was accepted.
+    /// Accepts from the front of `bytes` as much as credit and room allow, in frames; what is small while
+    /// credit is scarce is held back. Says whether all was accepted.
     pub(super) fn accept(&mut self, lane: Lane, bytes: &mut Bytes) -> Result<bool, P2pError> {
         self.check()?;
         if self.lane(lane).ending || self.lane(lane).ended {
@@ -256,8 +256,8 @@ impl Outgoing {
         self.framed.iter().map(Bytes::len).sum()
     }
 
-    /// Hands framed bytes to the transport, and finishes the direction when all is done. What wakes on room is the
-    /// driver, whoever flushes.
+    /// Hands framed bytes to the transport, and finishes the direction when all is done. What wakes on room
+    /// is the driver, whoever flushes.
     pub(super) fn flush(&mut self) -> Result<(), RawEnd> {
         if !self.framed.is_empty() {
             let waker = self.driver.clone().unwrap_or_else(|| Waker::noop().clone());

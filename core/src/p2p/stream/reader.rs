@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,8 +17,8 @@ use crate::p2p::raw::{RawEnd, RawRecv};
 const FIRST_BLOCK: usize = 4 * 1024;
 /// Its size while bytes stream: large reads are what makes bulk fast.
 const LARGE_BLOCK: usize = 128 * 1024;
-/// A piece from this size on is passed on as a slice of the read buffer; a smaller one is copied, since a slice of a few
-/// bytes would keep a whole block in memory.
+/// A piece from this size on is passed on as a slice of the read buffer; a smaller one is copied, since a
+/// slice of a few bytes would keep a whole block in memory.
 const SLICED: usize = 16 * 1024;
 /// The round trip is looked up again after so many items.
 const RTT_EVERY: u32 = 256;
@@ -194,7 +194,14 @@ impl Shared {
             reader.buffer.reserve(reader.block);
         }
         let room = reader.buffer.capacity() - reader.buffer.len();
-        let read = ready!(reader.raw.poll_read(cx, &mut reader.buffer));
+        let Poll::Ready(read) = reader.raw.poll_read(cx, &mut reader.buffer) else {
+            // Nobody takes what came: then the buffer is not kept for what may come.
+            if reader.buffer.is_empty() && !lock(&self.queue).items.is_empty() {
+                reader.buffer = BytesMut::new();
+                reader.block = FIRST_BLOCK;
+            }
+            return Poll::Pending;
+        };
         match read {
             Ok(0) => self.finished(reader),
             Ok(length) => {

@@ -14,8 +14,8 @@ use crate::p2p::error::{P2pError, stream_code};
 
 /// Receives messages and bytes.
 ///
-/// Taking something out grants the peer credit for more. Dropped before the end, it tells the peer that nothing more is
-/// wanted; the sending half goes on.
+/// Taking something out grants the peer credit for more. Dropped before the end, it tells the peer that
+/// nothing more is wanted; the sending half goes on.
 #[derive(Debug)]
 pub struct StreamReceiver {
     shared: Arc<Shared>,
@@ -41,8 +41,8 @@ impl StreamReceiver {
     /// [`StreamReceiver::data`].
     ///
     /// # Errors
-    /// [`P2pError::Malformed`] if it is not a `T`, [`P2pError::StreamReset`] if the peer gave up, and what ended the
-    /// connection.
+    /// [`P2pError::Malformed`] if it is not a `T`, [`P2pError::StreamReset`] if the peer gave up, and what
+    /// ended the connection.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -148,8 +148,8 @@ impl StreamReceiver {
         }
     }
 
-    /// Grants what an item was worth. What still comes is read by the driver from now on, so that a peer that floods the
-    /// stream is noticed even while nobody takes anything.
+    /// Grants what an item was worth. What still comes is read by the driver from now on, so that a peer that
+    /// floods the stream is noticed even while nobody takes anything.
     fn taken(&self, mut queue: std::sync::MutexGuard<'_, Queue>, item: &Item) {
         let grant = queue.account(item, || self.shared.connection.rtt());
         let more = !queue.is_complete();

@@ -14,8 +14,8 @@ use crate::p2p::error::{P2pError, stream_code};
 
 /// Sends messages and bytes.
 ///
-/// Its methods take `&self`, so that several tasks can send at once; the order between them is theirs to keep. Dropped
-/// without [`StreamSender::finish`], it tells the peer that what came is not all.
+/// Its methods take `&self`, so that several tasks can send at once; the order between them is theirs to
+/// keep. Dropped without [`StreamSender::finish`], it tells the peer that what came is not all.
 #[derive(Debug)]
 pub struct StreamSender {
     shared: Arc<Shared>,
@@ -26,15 +26,16 @@ impl StreamSender {
         Self { shared }
     }
 
-    /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken enough of what
-    /// was sent before.
+    /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken
+    /// enough of what was sent before.
     ///
     /// # Errors
-    /// [`P2pError::StreamReset`] if the peer wants no more, [`P2pError::Ended`] after [`StreamSender::end`], and what
-    /// ended the connection.
+    /// [`P2pError::StreamReset`] if the peer wants no more, [`P2pError::Ended`] after [`StreamSender::end`],
+    /// and what ended the connection.
     ///
     /// # Cancel safety
-    /// A cancelled call has sent a prefix of the bytes; [`StreamSender::sent_offset`] says up to where. The stream goes on.
+    /// A cancelled call has sent a prefix of the bytes; [`StreamSender::sent_offset`] says up to where. The
+    /// stream goes on.
     pub async fn send(&self, channel: Channel, mut bytes: Bytes) -> Result<(), P2pError> {
         poll_fn(|cx| self.poll_with(cx, |out| out.accept(channel.lane(), &mut bytes))).await
     }
@@ -66,12 +67,13 @@ impl StreamSender {
         out.check()
     }
 
-    /// Ends everything that is not ended yet and hands it over. When the peer has ended too, or the receiving half is
-    /// gone, it also waits until the peer's transport has acknowledged everything; the connection may be closed then.
+    /// Ends everything that is not ended yet and hands it over. When the peer has ended too, or the receiving
+    /// half is gone, it also waits until the peer's transport has acknowledged everything; the connection may
+    /// be closed then.
     ///
     /// # Errors
-    /// What kept the peer from getting all: [`P2pError::StreamReset`] if it wants no more, also by ending its own
-    /// direction while data still waited for credit.
+    /// What kept the peer from getting all: [`P2pError::StreamReset`] if it wants no more, also by ending its
+    /// own direction while data still waited for credit.
     ///
     /// # Cancel safety
     /// Cancelled before all is handed over, it gives the stream up as if the half was dropped.

@@ -1,6 +1,8 @@
 //! Endpoints on loopback and in memory, with honest and hostile peers.
 
 mod endpoints;
+mod hostile;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use super::*;
 use crate::task::Scope;
 
 /// No honest step takes longer, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Awaits with a deadline.
-async fn soon<F: Future>(future: F) -> F::Output {
+pub(super) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("within the test's patience")
 }
 
@@ -46,10 +48,10 @@ fn serving(members: Vec<Id52>) -> Option<Serve> {
 }
 
 /// Two endpoints, of which the second serves the first.
-struct Two {
-    scope: Scope,
-    caller: Endpoint,
-    server: Endpoint,
+pub(super) struct Two {
+    pub(super) scope: Scope,
+    pub(super) caller: Endpoint,
+    pub(super) server: Endpoint,
 }
 
 impl Two {
@@ -67,7 +69,7 @@ impl Two {
         Self::over(Transport::Quic).await
     }
 
-    async fn memory() -> (Self, memory::Network) {
+    pub(super) async fn memory() -> (Self, memory::Network) {
         let network = memory::Network::new();
         (Self::over(Transport::Memory(network.clone())).await, network)
     }
