@@ -6,6 +6,7 @@ mod cluster;
 mod device;
 mod device_compile;
 mod document;
+mod edit;
 mod machine;
 mod problem;
 mod raw;
@@ -21,6 +22,7 @@ pub use device::{
     NetworkConfig, ProxyConfig, Relays, TcpForward, compile_device,
 };
 pub use document::MAX_CONFIG_BYTES;
+pub use edit::{EditProblem, add_machine, free_machine_name, new_cluster, remove_machine, replace_id52};
 pub use machine::{
     AccessKind, Directory, DirectoryMachine, DirectoryService, MachineConfig, ProtocolKind, Recipient,
     compile_machine,
