@@ -12,3 +12,7 @@ pub const REPLY: Duration = Duration::from_secs(10);
 pub const CLOSE: Duration = Duration::from_secs(2);
 /// How long a process group has between SIGHUP and SIGKILL.
 pub const HANGUP_GRACE: Duration = Duration::from_secs(5);
+/// How often an idle connection shows that it lives.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a pooled connection that nobody uses is kept.
+pub const POOL_IDLE: Duration = Duration::from_secs(300);

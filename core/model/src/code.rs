@@ -109,6 +109,8 @@ codes! {
     InviteUsedUp = "invite.used_up", Denied;
     /// The manager revoked the invite.
     InviteRevoked = "invite.revoked", Denied;
+    /// The answer to a join is not signed by the root that it names.
+    InviteForged = "invite.forged", Denied;
     /// A rule of the cluster says `*`, so an invite would hand out rights.
     InviteOpenRule = "invite.open_rule", Denied;
     /// The manager's `cluster.toml` does not compile, so the join waits.

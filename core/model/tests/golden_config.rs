@@ -292,3 +292,13 @@ sesions = 3
     assert_eq!(problems.code().as_str(), "alias.reserved");
     insta::assert_snapshot!(problems.to_string());
 }
+
+#[test]
+fn a_failing_access_test_refuses_the_file_at_its_line() {
+    let text = format!(
+        "{MANAGER}[machine.web]\nid52 = \"<B>\"\nallow_from = \"interns\"\n[machine.ci]\nid52 = \"<C>\"\n\
+         [group.interns]\nmembers = \"ci\"\n\
+         [test.t]\nfrom = \"interns\"\nallow = [\"web run top\", \"web proxy\"]\ndeny = [\n  \"config\",\n  \"web shell\",\n]\n"
+    );
+    insta::assert_snapshot!(findings(&text));
+}

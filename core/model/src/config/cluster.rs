@@ -268,6 +268,16 @@ impl ClusterConfig {
     }
 }
 
+impl ServiceProtocol {
+    /// The word for it in config files: `tcp` or `http`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http { .. } => "http",
+        }
+    }
+}
+
 impl UserName {
     /// The name as text.
     pub fn as_str(&self) -> &str {

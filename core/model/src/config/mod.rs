@@ -8,9 +8,11 @@ mod device_compile;
 mod document;
 mod edit;
 mod machine;
+mod personalize;
 mod problem;
 mod raw;
 mod reader;
+mod signed;
 mod validate;
 
 pub use cluster::{
@@ -27,7 +29,11 @@ pub use machine::{
     AccessKind, Directory, DirectoryMachine, DirectoryService, MachineConfig, ProtocolKind, Recipient,
     compile_machine,
 };
+pub use personalize::{Personalised, Personalizer, personalize};
 pub use problem::{Compiled, ConfigProblems};
+pub use signed::{
+    SignedConfig, SignedConfigProblem, check_signature, root_digest, text_digest, verify_signed,
+};
 pub use validate::{GlobProblem, UserNameProblem};
 
 use crate::name::TestName;
@@ -83,6 +89,12 @@ pub(crate) struct BrokenTest {
 /// Evaluates the ACL tests of a config that is valid otherwise.
 ///
 /// The one place where the compiler asks the evaluator, which is `crate::acl`'s.
-pub(crate) fn acl_tests(_config: &ClusterConfig) -> Vec<BrokenTest> {
-    Vec::new()
+pub(crate) fn acl_tests(config: &ClusterConfig) -> Vec<BrokenTest> {
+    let broken = crate::acl::run_tests(config).into_iter().map(|failed| BrokenTest {
+        should_be_allowed: failed.expected == crate::acl::Verdict::Allow,
+        message: failed.to_string(),
+        test: failed.test,
+        line: failed.line,
+    });
+    broken.collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Versioned by ALPN; within a version fields are only added, so readers ignore what they do not know.
 
+pub mod frame;
 mod message;
 
 pub use message::{

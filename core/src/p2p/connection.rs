@@ -1,0 +1,304 @@
+//! A connection to one peer, whose identity the handshake proved.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use iroh::TransportAddr;
+use iroh::endpoint::{ConnectionError, VarInt};
+use malai_model::id::Id52;
+
+use super::Protocol;
+use super::error::{CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
+#[cfg(any(test, feature = "testing"))]
+use super::memory;
+use super::raw::{RawRecv, RawSend};
+use super::stream::Stream;
+use crate::task::Scope;
+
+/// A connection. Cloning gives another handle; it closes when the last one and all streams are dropped.
+#[derive(Debug, Clone)]
+pub struct Connection(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    peer: Id52,
+    protocol: Protocol,
+    scope: Scope,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+pub(super) enum Link {
+    Quic(iroh::endpoint::Connection),
+    #[cfg(any(test, feature = "testing"))]
+    Memory(memory::Link),
+}
+
+/// Why a connection was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason {
+    /// What whoever closed it gave as a number; 0 for good order, and for what is no decision of anybody's.
+    pub code: u32,
+    /// In words. May be the peer's: show it escaped.
+    pub text: String,
+}
+
+/// How the bytes of a connection travel now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathView {
+    /// The peer's IP address and port, or the relay's URL.
+    pub address: String,
+    /// Whether a relay carries it.
+    pub relayed: bool,
+    /// The present estimate of the round trip.
+    pub rtt: Duration,
+}
+
+/// How often peers of an endpoint broke the rules.
+#[derive(Debug, Default)]
+pub struct Counters {
+    malformed: AtomicU64,
+    credit: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counters {
+    /// Streams ended for a frame that is none or is out of place.
+    pub fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Streams ended for more than their credit.
+    pub fn credit_exceeded(&self) -> u64 {
+        self.credit.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused at the handshake.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count(&self, code: u32) {
+        let counter = if code == stream_code::CREDIT { &self.credit } else { &self.malformed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        link: Link,
+        peer: Id52,
+        protocol: Protocol,
+        scope: Scope,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
+    }
+
+    /// Returns who the peer is: it proved it.
+    pub fn peer(&self) -> Id52 {
+        self.0.peer
+    }
+
+    /// Returns the protocol that the two sides agreed on.
+    pub fn protocol(&self) -> Protocol {
+        self.0.protocol
+    }
+
+    /// Opens a stream; the peer learns of it with the first thing that is sent.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    ///
+    /// # Cancel safety
+    /// A cancelled call opens nothing.
+    pub async fn open_stream(&self) -> Result<Stream, P2pError> {
+        let (send, recv) = match &self.0.link {
+            Link::Quic(connection) => {
+                let (send, recv) = connection.open_bi().await.map_err(|error| self.describe(&error))?;
+                (RawSend::Quic(send), RawRecv::Quic(recv))
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.open().ok_or_else(|| self.failure())?,
+        };
+        Ok(Stream::new(self.clone(), send, recv))
+    }
+
+    /// Waits for the next stream that the peer opens.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    ///
+    /// # Cancel safety
+    /// No stream is lost.
+    pub async fn accept_stream(&self) -> Result<Stream, P2pError> {
+        let (send, recv) = match &self.0.link {
+            Link::Quic(connection) => {
+                let (send, recv) = connection.accept_bi().await.map_err(|error| self.describe(&error))?;
+                (RawSend::Quic(send), RawRecv::Quic(recv))
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.accept().await.ok_or_else(|| self.failure())?,
+        };
+        Ok(Stream::new(self.clone(), send, recv))
+    }
+
+    /// Closes the connection with all its streams, at once: what the peer has not acknowledged is lost.
+    pub fn close(&self, reason: CloseReason) {
+        match &self.0.link {
+            Link::Quic(connection) => connection.close(VarInt::from_u32(reason.code), reason.text.as_bytes()),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.close(reason),
+        }
+    }
+
+    /// Resolves when the connection is closed, by whomever. Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        match &self.0.link {
+            Link::Quic(connection) => CloseReason::of(&connection.closed().await),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.closed().await,
+        }
+    }
+
+    /// Says whether the connection is closed.
+    pub fn is_closed(&self) -> bool {
+        match &self.0.link {
+            Link::Quic(connection) => connection.close_reason().is_some(),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.close_reason().is_some(),
+        }
+    }
+
+    /// Returns how its bytes travel now.
+    pub fn path(&self) -> PathView {
+        match &self.0.link {
+            Link::Quic(connection) => {
+                let paths = connection.paths();
+                let path = paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next());
+                path.map_or_else(PathView::unknown, |path| PathView {
+                    address: match path.remote_addr() {
+                        TransportAddr::Ip(address) => address.to_string(),
+                        TransportAddr::Relay(url) => url.to_string(),
+                        other => format!("{other:?}"),
+                    },
+                    relayed: path.is_relay(),
+                    rtt: path.rtt(),
+                })
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => PathView { address: "memory".to_owned(), relayed: false, rtt: link.rtt() },
+        }
+    }
+
+    /// Returns the peer's IP address, unless a relay carries the connection.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.path().address.parse().ok()
+    }
+
+    pub(super) fn rtt(&self) -> Duration {
+        self.path().rtt
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.0.scope
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Says whether nothing but this handle uses the connection: no stream, no clone.
+    pub(super) fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Why a stream of it failed.
+    pub(super) fn failure(&self) -> P2pError {
+        match &self.0.link {
+            Link::Quic(connection) => match connection.close_reason() {
+                Some(error) => self.describe(&error),
+                None => P2pError::lost("its streams ended"),
+            },
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => match link.close_reason() {
+                Some(reason) if reason.code == CLOSE_NOT_ADMITTED => {
+                    P2pError::NotAdmitted { peer: self.0.peer }
+                }
+                Some(reason) => P2pError::Lost { reason: reason.text },
+                None => P2pError::lost("its streams ended"),
+            },
+        }
+    }
+
+    fn describe(&self, error: &ConnectionError) -> P2pError {
+        describe(self.0.peer, error)
+    }
+}
+
+/// Says what a connection's end means.
+pub(super) fn describe(peer: Id52, error: &ConnectionError) -> P2pError {
+    /// TLS alert `no_application_protocol` as a QUIC transport error.
+    const NO_COMMON_ALPN: u64 = 0x178;
+    match error {
+        ConnectionError::ApplicationClosed(close)
+            if close.error_code == VarInt::from_u32(CLOSE_NOT_ADMITTED) =>
+        {
+            P2pError::NotAdmitted { peer }
+        }
+        ConnectionError::VersionMismatch => P2pError::Incompatible { peer },
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_COMMON_ALPN => {
+            P2pError::Incompatible { peer }
+        }
+        ConnectionError::TransportError(error) if u64::from(error.code) == NO_COMMON_ALPN => {
+            P2pError::Incompatible { peer }
+        }
+        other => P2pError::Lost { reason: CloseReason::of(other).text },
+    }
+}
+
+impl CloseReason {
+    /// The reason of an end in good order.
+    pub fn normal() -> Self {
+        Self { code: CLOSE_NORMAL, text: "closed".to_owned() }
+    }
+
+    /// The reason given to a peer that has no rights any more; it reports [`P2pError::NotAdmitted`].
+    pub fn not_admitted() -> Self {
+        Self { code: CLOSE_NOT_ADMITTED, text: "not admitted".to_owned() }
+    }
+
+    fn of(error: &ConnectionError) -> Self {
+        match error {
+            ConnectionError::ApplicationClosed(close) => Self {
+                code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
+                text: if close.reason.is_empty() {
+                    "closed by the peer".to_owned()
+                } else {
+                    String::from_utf8_lossy(&close.reason).into_owned()
+                },
+            },
+            ConnectionError::LocallyClosed => {
+                Self { code: CLOSE_NORMAL, text: "closed on this side".to_owned() }
+            }
+            ConnectionError::TimedOut => {
+                Self { code: CLOSE_NORMAL, text: "the peer did not answer any more".to_owned() }
+            }
+            ConnectionError::Reset => Self { code: CLOSE_NORMAL, text: "the peer has restarted".to_owned() },
+            other => Self { code: CLOSE_NORMAL, text: other.to_string() },
+        }
+    }
+}
+
+impl PathView {
+    fn unknown() -> Self {
+        Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
+    }
+}

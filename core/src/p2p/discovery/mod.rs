@@ -1,0 +1,73 @@
+//! Where a peer may be: hints, and the other processes of this user.
+//!
+//! What this finds are addresses to try, never trusted: the handshake decides who answers. mDNS, DNS and
+//! relays are look-ups of the QUIC endpoint's own.
+
+mod rendezvous;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use malai_model::id::Id52;
+
+pub(super) use rendezvous::{Rendezvous, Ticket};
+
+/// Addresses to try, and in words where they came from.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) relays: Vec<iroh::RelayUrl>,
+    /// What a report of failure lists.
+    pub(super) tried: Vec<String>,
+}
+
+impl Candidates {
+    fn add(&mut self, address: SocketAddr, source: &str) {
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+            self.tried.push(format!("{address} ({source})"));
+        }
+    }
+
+    /// Collects what is known of a peer, within a deadline for names that must be resolved.
+    pub(super) async fn collect(
+        peer: &Id52,
+        hints: &[String],
+        rendezvous: Option<&Rendezvous>,
+        deadline: Duration,
+    ) -> Self {
+        let mut found = Self::default();
+        if let Some(rendezvous) = rendezvous {
+            match rendezvous.look_up(peer) {
+                Ok(addresses) => addresses.into_iter().for_each(|address| found.add(address, "this machine")),
+                Err(error) => found.tried.push(format!("this machine's runtime directory: {error}")),
+            }
+        }
+        for hint in hints {
+            if let Ok(address) = hint.parse() {
+                found.add(address, "hint");
+            } else if hint.contains("://") {
+                match hint.parse() {
+                    Ok(url) => {
+                        found.relays.push(url);
+                        found.tried.push(format!("relay {hint}"));
+                    }
+                    Err(_) => found.tried.push(format!("{hint} (no URL)")),
+                }
+            } else {
+                // Without other candidates the name is worth the whole wait; else it may not hold them up.
+                let patience = if found.addresses.is_empty() { deadline / 2 } else { deadline / 8 };
+                match tokio::time::timeout(patience, tokio::net::lookup_host(hint)).await {
+                    Ok(Ok(addresses)) => {
+                        for address in addresses {
+                            found.add(address, hint);
+                        }
+                    }
+                    Ok(Err(error)) => found.tried.push(format!("{hint} ({error})")),
+                    Err(_) => found.tried.push(format!("{hint} (its name did not resolve in time)")),
+                }
+            }
+        }
+        found
+    }
+}

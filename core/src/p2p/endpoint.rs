@@ -1,0 +1,374 @@
+//! An endpoint: one identity on the network, calling and answering.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use iroh::EndpointAddr;
+use iroh::endpoint::presets;
+use malai_model::id::Id52;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::connection::{Connection, Counters, Link, describe};
+use super::discovery::{Candidates, Rendezvous, Ticket};
+use super::error::P2pError;
+use super::hooks::Gate;
+#[cfg(any(test, feature = "testing"))]
+use super::memory;
+use super::options::{Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport};
+use crate::task::Scope;
+use crate::timeouts;
+
+/// Streams that a peer may have open at once as far as the transport goes; what serves them has a limit of
+/// its own below this, so that a peer over it gets an answer instead of silence.
+const MAX_STREAMS: u32 = 4_400;
+/// Unread bytes that a peer can make this side hold in all streams that nobody has accepted yet.
+const RECEIVE_WINDOW: u32 = 32 * 1024 * 1024;
+/// Handshakes under way at once; beyond it, callers wait or time out.
+const MAX_HANDSHAKES: usize = 128;
+/// Connections that are established and not accepted yet.
+const ACCEPT_BACKLOG: usize = 64;
+
+/// One identity on the network.
+#[derive(Debug)]
+pub struct Endpoint {
+    id: Id52,
+    network: NetworkOptions,
+    kind: Kind,
+    rendezvous: Option<Rendezvous>,
+    ticket: Mutex<Option<Ticket>>,
+    incoming: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
+    counters: Arc<Counters>,
+    scope: Scope,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Quic(iroh::Endpoint),
+    #[cfg(any(test, feature = "testing"))]
+    Memory(memory::Node),
+}
+
+impl Endpoint {
+    /// Binds an endpoint. Its tasks belong to the scope; when that stops, it accepts nothing more.
+    ///
+    /// # Errors
+    /// [`P2pError::Bind`] if the address cannot be had, [`P2pError::RuntimeDir`] if the runtime directory is
+    /// not safe.
+    pub async fn bind(
+        options: EndpointOptions,
+        transport: Transport,
+        scope: &Scope,
+    ) -> Result<Self, P2pError> {
+        let EndpointOptions { secret, network, serve, preferred_port } = options;
+        let id = secret.id52();
+        let scope = scope.child();
+        let counters = Arc::new(Counters::default());
+        let (accepted, incoming) = mpsc::channel(ACCEPT_BACKLOG);
+        let rendezvous = match (&network.runtime_dir, network.discovery.local) {
+            (Some(dir), true) => Some(Rendezvous::open(dir)?),
+            _ => None,
+        };
+        let serves = serve.is_some();
+        let kind = match transport {
+            Transport::Quic => {
+                let quic = bind_quic(&secret, &network, serve, preferred_port, &counters).await?;
+                if serves {
+                    let acceptor = Acceptor {
+                        quic: quic.clone(),
+                        accepted,
+                        scope: scope.clone(),
+                        counters: counters.clone(),
+                        slots: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+                    };
+                    scope.spawn_until_stop("accept", acceptor.run());
+                }
+                Kind::Quic(quic)
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Transport::Memory(memory) => {
+                Kind::Memory(memory.join(id, serve, accepted, &scope, counters.clone()))
+            }
+        };
+        let endpoint = Self {
+            id,
+            network,
+            kind,
+            rendezvous,
+            ticket: Mutex::new(None),
+            incoming: tokio::sync::Mutex::new(incoming),
+            counters,
+            scope,
+        };
+        if let (Some(rendezvous), true, Kind::Quic(_)) = (&endpoint.rendezvous, serves, &endpoint.kind) {
+            let ticket = rendezvous.publish(&id, &endpoint.addresses())?;
+            *endpoint.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
+        }
+        Ok(endpoint)
+    }
+
+    /// Returns the endpoint's identity.
+    pub fn id52(&self) -> Id52 {
+        self.id
+    }
+
+    /// Returns the addresses that peers may try: the one that it is bound to, or those of all interfaces.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match &self.kind {
+            Kind::Quic(quic) => {
+                let mut addresses: Vec<SocketAddr> = Vec::new();
+                for bound in quic.bound_sockets() {
+                    if bound.ip().is_unspecified() {
+                        let loopback = if bound.is_ipv4() {
+                            IpAddr::V4(Ipv4Addr::LOCALHOST)
+                        } else {
+                            IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+                        };
+                        addresses.extend(
+                            quic.addr()
+                                .ip_addrs()
+                                .copied()
+                                .filter(|known| known.is_ipv4() == bound.is_ipv4()),
+                        );
+                        addresses.push(SocketAddr::new(loopback, bound.port()));
+                    } else {
+                        addresses.push(bound);
+                    }
+                }
+                addresses
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// Returns how often peers broke the rules.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Connects to a peer, trying all that is known of it at once. Hints are `ip:port`, `host:port` or a
+    /// relay's URL.
+    ///
+    /// A peer that does not admit this identity lets the call succeed; everything on the connection then
+    /// fails with [`P2pError::NotAdmitted`]. So an admitted caller does not wait a round trip to learn it.
+    ///
+    /// # Errors
+    /// [`P2pError::Unreachable`] with what was tried when the deadline is over or nothing is known of the
+    /// peer, [`P2pError::Incompatible`], [`P2pError::SelfConnect`].
+    ///
+    /// # Cancel safety
+    /// A cancelled call leaves nothing behind.
+    pub async fn connect(
+        &self,
+        peer: Id52,
+        protocol: Protocol,
+        hints: &[String],
+        deadline: Duration,
+    ) -> Result<Connection, P2pError> {
+        if peer == self.id {
+            return Err(P2pError::SelfConnect(peer));
+        }
+        match &self.kind {
+            Kind::Quic(quic) => self.connect_quic(quic, peer, protocol, hints, deadline).await,
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Memory(node) => node.connect(peer, protocol, deadline).await,
+        }
+    }
+
+    async fn connect_quic(
+        &self,
+        quic: &iroh::Endpoint,
+        peer: Id52,
+        protocol: Protocol,
+        hints: &[String],
+        deadline: Duration,
+    ) -> Result<Connection, P2pError> {
+        let begun = tokio::time::Instant::now();
+        let mut found = Candidates::collect(&peer, hints, self.rendezvous.as_ref(), deadline).await;
+        let Discovery { mdns, dns, .. } = self.network.discovery;
+        found.tried.extend(
+            [(mdns, "the local network (mDNS)"), (dns, "DNS")]
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, name)| (*name).to_owned()),
+        );
+        let unreachable = |tried: Vec<String>| P2pError::Unreachable { peer, tried, after: begun.elapsed() };
+        if found.addresses.is_empty() && found.relays.is_empty() && !mdns && !dns {
+            return Err(unreachable(found.tried));
+        }
+        let Ok(id) = iroh::PublicKey::from_bytes(peer.as_bytes()) else {
+            return Err(unreachable(vec!["its id52 is no key".to_owned()]));
+        };
+        let mut target = EndpointAddr::new(id);
+        target = found.addresses.iter().fold(target, |target, address| target.with_ip_addr(*address));
+        target = found.relays.iter().fold(target, |target, url| target.with_relay_url(url.clone()));
+        let left = deadline.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, quic.connect(target, protocol.alpn())).await {
+            Ok(Ok(connection)) => Ok(Connection::new(
+                Link::Quic(connection),
+                peer,
+                protocol,
+                self.scope.clone(),
+                self.counters.clone(),
+            )),
+            Ok(Err(error)) => Err(match connection_error(&error).map(|error| describe(peer, error)) {
+                Some(refused @ (P2pError::NotAdmitted { .. } | P2pError::Incompatible { .. })) => refused,
+                _ if quic.is_closed() => P2pError::Closed,
+                _ => {
+                    tracing::debug!(%peer, %error, "a connection failed");
+                    unreachable(found.tried)
+                }
+            }),
+            Err(_) => Err(unreachable(found.tried)),
+        }
+    }
+
+    /// Waits for the next connection of a peer that was admitted; `None` when the endpoint is closed or its
+    /// scope stops.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    pub async fn accept(&self) -> Option<Connection> {
+        self.incoming.lock().await.recv().await
+    }
+
+    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`]. What peers have not acknowledged
+    /// is lost.
+    pub async fn close(&self) {
+        self.scope.stop();
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match &self.kind {
+            Kind::Quic(quic) => {
+                if tokio::time::timeout(timeouts::CLOSE, quic.close()).await.is_err() {
+                    tracing::warn!("an endpoint did not close in time");
+                }
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Memory(node) => node.close(),
+        }
+    }
+}
+
+/// Takes connections through their handshakes, each in a task of its own: a slow one holds up nobody.
+struct Acceptor {
+    quic: iroh::Endpoint,
+    accepted: mpsc::Sender<Connection>,
+    scope: Scope,
+    counters: Arc<Counters>,
+    slots: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    async fn run(self) {
+        while let Some(incoming) = self.quic.accept().await {
+            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let (accepted, scope, counters) =
+                (self.accepted.clone(), self.scope.clone(), self.counters.clone());
+            self.scope.spawn_until_stop("handshake", async move {
+                let handshake = tokio::time::timeout(timeouts::HANDSHAKE, incoming).await;
+                drop(slot);
+                match handshake {
+                    Ok(Ok(connection)) => {
+                        let peer = Id52::from_bytes(*connection.remote_id().as_bytes());
+                        if let (Ok(peer), Some(protocol)) = (peer, Protocol::from_alpn(connection.alpn())) {
+                            let connection =
+                                Connection::new(Link::Quic(connection), peer, protocol, scope, counters);
+                            // Nobody accepts any more only when the endpoint is being dropped.
+                            let _dropped = accepted.send(connection).await;
+                        }
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+                    Err(_) => tracing::debug!("a handshake took too long"),
+                }
+            });
+        }
+    }
+}
+
+async fn bind_quic(
+    secret: &malai_model::id::SecretKey,
+    network: &NetworkOptions,
+    serve: Option<Serve>,
+    preferred_port: Option<u16>,
+    counters: &Arc<Counters>,
+) -> Result<iroh::Endpoint, P2pError> {
+    let wanted = network.bind;
+    if let Some(port) = preferred_port
+        && port != wanted.port()
+    {
+        let preferred = SocketAddr::new(wanted.ip(), port);
+        match builder(secret, network, serve.clone(), preferred, counters)?.bind().await {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(error) => tracing::debug!(port, %error, "the port of last time is taken"),
+        }
+    }
+    builder(secret, network, serve, wanted, counters)?
+        .bind()
+        .await
+        .map_err(|error| bind_failure(wanted, error))
+}
+
+fn builder(
+    secret: &malai_model::id::SecretKey,
+    network: &NetworkOptions,
+    serve: Option<Serve>,
+    bind: SocketAddr,
+    counters: &Arc<Counters>,
+) -> Result<iroh::endpoint::Builder, P2pError> {
+    let relays = match &network.relays {
+        Relays::None => iroh::RelayMode::Disabled,
+        Relays::Default => iroh::RelayMode::Default,
+        Relays::Custom(urls) => {
+            let urls: Result<Vec<iroh::RelayUrl>, _> = urls.iter().map(|url| url.parse()).collect();
+            iroh::RelayMode::custom(urls.map_err(|error| bind_failure(bind, error))?)
+        }
+    };
+    let mut builder = iroh::Endpoint::builder(presets::Minimal)
+        .relay_mode(relays)
+        .secret_key(iroh::SecretKey::from_bytes(&secret.to_bytes()))
+        .transport_config(transport_config())
+        .clear_ip_transports()
+        .bind_addr(bind)
+        .map_err(|error| bind_failure(bind, error))?;
+    if let Some(serve) = serve {
+        builder = builder.alpns(serve.protocols.iter().map(|protocol| protocol.alpn().to_vec()).collect());
+        builder = builder.hooks(Gate { admission: serve.admission, counters: counters.clone() });
+    }
+    let Discovery { mdns, dns, .. } = network.discovery;
+    if dns {
+        builder = builder
+            .address_lookup(iroh::address_lookup::PkarrPublisher::n0_dns())
+            .address_lookup(iroh::address_lookup::PkarrResolver::n0_dns())
+            .address_lookup(iroh::address_lookup::DnsAddressLookup::n0_dns());
+    }
+    if mdns {
+        builder = builder.address_lookup(iroh_mdns_address_lookup::MdnsAddressLookup::builder());
+    }
+    Ok(builder)
+}
+
+fn transport_config() -> iroh::endpoint::QuicTransportConfig {
+    iroh::endpoint::QuicTransportConfig::builder()
+        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        .max_concurrent_uni_streams(0_u32.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .keep_alive_interval(timeouts::KEEP_ALIVE)
+        .build()
+}
+
+fn bind_failure(address: SocketAddr, source: impl std::error::Error + Send + Sync + 'static) -> P2pError {
+    P2pError::Bind { address: address.to_string(), source: Arc::new(source) }
+}
+
+/// Digs the transport's own reason out of iroh's.
+fn connection_error(error: &iroh::endpoint::ConnectError) -> Option<&iroh::endpoint::ConnectionError> {
+    use iroh::endpoint::{ConnectError, ConnectingError};
+    match error {
+        ConnectError::Connection { source, .. } => Some(source),
+        ConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. } => {
+            Some(source)
+        }
+        _ => None,
+    }
+}

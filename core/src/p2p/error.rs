@@ -1,0 +1,150 @@
+//! What can go wrong between two endpoints.
+
+use std::time::Duration;
+
+use malai_model::code::ErrorCode;
+use malai_model::id::Id52;
+
+/// The code with which an endpoint closes the connection of a peer that it does not admit.
+pub(crate) const CLOSE_NOT_ADMITTED: u32 = 0x4e41;
+/// The code of an endpoint that closes in good order.
+pub(crate) const CLOSE_NORMAL: u32 = 0;
+
+/// Codes with which one stream is given up, by [`super::StreamSender::reset`] and
+/// [`super::StreamReceiver::stop`].
+pub mod stream_code {
+    /// The half was dropped, or its user gave up.
+    pub const CANCELLED: u32 = 0;
+    /// The peer sent what is no frame, or a frame out of place.
+    pub const MALFORMED: u32 = 1;
+    /// The peer sent more than its credit.
+    pub const CREDIT: u32 = 2;
+    /// The peer took too long.
+    pub const STALLED: u32 = 3;
+    /// Too many streams at once, or the endpoint is about to stop.
+    pub const BUSY: u32 = 4;
+}
+
+/// A failure of the network layer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum P2pError {
+    /// The peer did not answer on any address.
+    #[error("{peer} did not answer within {after:?}; tried: {}", tried_text(tried))]
+    Unreachable {
+        /// Who.
+        peer: Id52,
+        /// The addresses and look-ups that were tried.
+        tried: Vec<String>,
+        /// After how long it was given up.
+        after: Duration,
+    },
+    /// The peer refused this identity.
+    #[error("{peer} refused the connection: unknown to this machine, or no rights on it")]
+    NotAdmitted {
+        /// Who refused.
+        peer: Id52,
+    },
+    /// The peer speaks no common version of the protocol.
+    #[error("{peer} speaks no version of the protocol that this one speaks")]
+    Incompatible {
+        /// Who.
+        peer: Id52,
+    },
+    /// A connection to oneself.
+    #[error("{0} is this identity itself")]
+    SelfConnect(Id52),
+    /// The connection ended.
+    #[error("the connection was lost: {reason}")]
+    Lost {
+        /// Why, as far as it is known. May hold text of the peer: show it escaped.
+        reason: String,
+    },
+    /// The peer broke the protocol on one stream, which ended for it.
+    #[error("the peer broke the protocol: {reason}")]
+    Malformed {
+        /// How.
+        reason: String,
+    },
+    /// The peer gave up this stream, or wants no more of it.
+    #[error("the peer ended the stream with code {code}")]
+    StreamReset {
+        /// See [`stream_code`].
+        code: u32,
+    },
+    /// This half of the stream was ended before.
+    #[error("this half of the stream was ended already")]
+    Ended,
+    /// A message over the limit.
+    #[error("a message of {length} bytes, when {limit} is the most")]
+    MessageTooLarge {
+        /// Its length in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The endpoint could not be set up.
+    #[error("set up the network on {address}")]
+    Bind {
+        /// The address that was asked for.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The directory where processes of one user find each other cannot be used.
+    #[error("use the runtime directory {path}: {reason}")]
+    RuntimeDir {
+        /// Which.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The endpoint is closed.
+    #[error("the endpoint is closed")]
+    Closed,
+}
+
+impl P2pError {
+    /// Returns the stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unreachable { .. } => ErrorCode::PeerUnreachable,
+            Self::NotAdmitted { .. } => ErrorCode::PeerNotAdmitted,
+            Self::Incompatible { .. } => ErrorCode::PeerIncompatible,
+            Self::Lost { .. } | Self::StreamReset { .. } => ErrorCode::PeerLost,
+            Self::Malformed { .. } => ErrorCode::WireMalformed,
+            Self::MessageTooLarge { .. } => ErrorCode::LimitReached,
+            Self::Bind { .. } => ErrorCode::PeerBind,
+            Self::RuntimeDir { .. } => ErrorCode::HomeLoosePermissions,
+            Self::SelfConnect(_) => ErrorCode::Usage,
+            Self::Ended | Self::Closed => ErrorCode::Cancelled,
+        }
+    }
+
+    /// Returns what to do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => Some(
+                "is its daemon running, and is one of its addresses in the config reachable from here?"
+                    .to_owned(),
+            ),
+            Self::NotAdmitted { .. } => {
+                Some("ask the cluster's admin to let this machine in with an allow_from rule".to_owned())
+            }
+            Self::Incompatible { .. } => Some("update malai on the older of the two machines".to_owned()),
+            Self::RuntimeDir { path, .. } => Some(format!(
+                "it must be a directory of your own with mode 0700: `chmod 700 {path}`, or remove it"
+            )),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn lost(reason: impl Into<String>) -> Self {
+        Self::Lost { reason: reason.into() }
+    }
+}
+
+fn tried_text(tried: &[String]) -> String {
+    if tried.is_empty() { "no address is known".to_owned() } else { tried.join(", ") }
+}

@@ -1,0 +1,28 @@
+//! Endpoints, connections and credited streams between identities.
+//!
+//! Responsible for: who is on the other end (the handshake proves it), how a peer is found, credit and
+//! framing on streams, and telling why something failed. *Not* responsible for what is said: requests, rights
+//! and features are above.
+
+mod connection;
+mod discovery;
+mod endpoint;
+mod error;
+mod hooks;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+mod options;
+mod pool;
+mod raw;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use connection::{CloseReason, Connection, Counters, PathView};
+pub use endpoint::Endpoint;
+pub use error::{P2pError, stream_code};
+pub use options::{
+    Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,
+};
+pub use pool::{ConnectionView, Pool};
+pub use stream::{Channel, Incoming, Stream, StreamReceiver, StreamSender};

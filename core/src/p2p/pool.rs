@@ -1,0 +1,154 @@
+//! One warm connection for each peer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use malai_model::id::Id52;
+use tokio::time::Instant;
+
+use super::connection::{CloseReason, Connection, PathView};
+use super::endpoint::Endpoint;
+use super::error::P2pError;
+use super::options::Protocol;
+use crate::task::Scope;
+use crate::timeouts;
+
+/// Keeps connections open for the next call: setting one up costs more than the call.
+///
+/// Cloning gives another handle.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    endpoint: Arc<Endpoint>,
+    slots: Arc<Mutex<HashMap<Id52, Slot>>>,
+}
+
+/// A peer's place. Whoever holds the lock connects; others wait for what comes of it.
+type Slot = Arc<tokio::sync::Mutex<Option<Warm>>>;
+
+#[derive(Debug)]
+struct Warm {
+    connection: Connection,
+    used: Instant,
+}
+
+/// A pooled connection, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// Who is on the other end.
+    pub peer: Id52,
+    /// How the bytes travel.
+    pub path: PathView,
+}
+
+impl Pool {
+    /// Makes an empty pool; its sweeping task belongs to the scope.
+    pub fn new(endpoint: Arc<Endpoint>, scope: &Scope) -> Self {
+        let pool = Self { endpoint, slots: Arc::default() };
+        let slots = Arc::downgrade(&pool.slots);
+        scope.spawn_until_stop("pool", async move {
+            let mut ticks = tokio::time::interval(timeouts::POOL_IDLE / 4);
+            loop {
+                ticks.tick().await;
+                let Some(slots) = slots.upgrade() else { return };
+                sweep(&slots, timeouts::POOL_IDLE);
+            }
+        });
+        pool
+    }
+
+    /// Returns the connection to a member, making one if there is none alive. Many callers at once make one.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    ///
+    /// # Cancel safety
+    /// A cancelled call leaves the next one to connect.
+    pub async fn get(
+        &self,
+        peer: Id52,
+        hints: &[String],
+        deadline: Duration,
+    ) -> Result<Connection, P2pError> {
+        let slot = self.lock().entry(peer).or_default().clone();
+        let begun = Instant::now();
+        let Ok(mut warm) = tokio::time::timeout(deadline, slot.lock()).await else {
+            let tried = vec!["another attempt, still under way".to_owned()];
+            return Err(P2pError::Unreachable { peer, tried, after: deadline });
+        };
+        if let Some(warm) = warm.as_mut().filter(|warm| !warm.connection.is_closed()) {
+            warm.used = Instant::now();
+            return Ok(warm.connection.clone());
+        }
+        *warm = None;
+        let left = deadline.saturating_sub(begun.elapsed());
+        let connection = self.endpoint.connect(peer, Protocol::Member, hints, left).await?;
+        *warm = Some(Warm { connection: connection.clone(), used: Instant::now() });
+        Ok(connection)
+    }
+
+    /// Drops a peer's connection, so that the next call makes a new one; streams that are open go on.
+    pub fn forget(&self, peer: &Id52) {
+        self.lock().remove(peer);
+    }
+
+    /// Lists the connections that are alive.
+    pub fn connections(&self) -> Vec<ConnectionView> {
+        let slots: Vec<(Id52, Slot)> = self.lock().iter().map(|(peer, slot)| (*peer, slot.clone())).collect();
+        let mut views: Vec<ConnectionView> = slots
+            .iter()
+            .filter_map(|(peer, slot)| {
+                let warm = slot.try_lock().ok()?;
+                let connection = &warm.as_ref()?.connection;
+                (!connection.is_closed()).then(|| ConnectionView { peer: *peer, path: connection.path() })
+            })
+            .collect();
+        views.sort_by_key(|view| view.peer);
+        views
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id52, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes what nobody has used for so long, and forgets what is dead.
+fn sweep(slots: &Mutex<HashMap<Id52, Slot>>, idle: Duration) {
+    slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
+        // Locked: somebody is connecting.
+        let Ok(mut warm) = slot.try_lock() else { return true };
+        let keep = warm.as_ref().is_some_and(|warm| {
+            let used = !warm.connection.is_unused() || warm.used.elapsed() < idle;
+            used && !warm.connection.is_closed()
+        });
+        if !keep && let Some(warm) = warm.take() {
+            warm.connection.close(CloseReason::normal());
+        }
+        keep
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::p2p::tests::{PATIENCE, Two, soon};
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_expires_and_one_in_use_stays() {
+        let (two, _network) = Two::memory().await;
+        let Two { scope, caller, server } = two;
+        let pool = Pool::new(Arc::new(caller), &scope);
+        let held = soon(pool.get(server.id52(), &[], PATIENCE)).await.expect("connects");
+        let theirs = soon(server.accept()).await.expect("accepts");
+        sweep(&pool.slots, Duration::ZERO);
+        assert_eq!(pool.connections().len(), 1, "a handle is out");
+        let stream = held.open_stream().await.expect("opens");
+        drop(held);
+        sweep(&pool.slots, Duration::ZERO);
+        assert_eq!(pool.connections().len(), 1, "a stream is open");
+        drop(stream);
+        sweep(&pool.slots, Duration::ZERO);
+        assert!(pool.connections().is_empty());
+        soon(theirs.closed()).await;
+    }
+}

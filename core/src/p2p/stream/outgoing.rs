@@ -1,0 +1,297 @@
+//! What a stream sends: framing by credit, and what waits for it.
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use malai_model::wire::frame::{self, Head, Lane, MAX_DATA, MIN_CHARGE};
+
+use super::Wakers;
+use super::credit::SendCredit;
+use crate::p2p::error::{P2pError, stream_code};
+use crate::p2p::raw::{RawEnd, RawSend};
+
+/// What may wait for the transport before senders wait too, in bytes.
+const BACKLOG: usize = 256 * 1024;
+/// What may wait for credit in small pieces, in bytes a lane.
+const HELD: usize = 64 * 1024;
+/// Up to this size a head and its bytes are copied together: one piece for the QUIC stack instead of two.
+const COPIED: usize = 2048;
+
+/// The state of the sending half.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) raw: RawSend,
+    /// Framed, and not taken by the transport yet.
+    framed: Vec<Bytes>,
+    lanes: [SendLane; 3],
+    failed: Option<P2pError>,
+    /// The peer grants nothing any more: what waits for credit waits in vain.
+    pub(super) grantless: bool,
+    /// The peer needs no grants of ours any more: this direction may be finished once it is complete.
+    pub(super) closable: bool,
+    raw_finished: bool,
+    pub(super) sender_gone: bool,
+    pub(super) receiver_gone: bool,
+    /// Whether a driver task runs, and what wakes it.
+    pub(super) driven: bool,
+    pub(super) driver: Option<Waker>,
+    pub(super) waiting: Wakers,
+}
+
+#[derive(Debug)]
+struct SendLane {
+    credit: SendCredit,
+    /// Bytes framed.
+    offset: u64,
+    /// Accepted, but too small to spend scarce credit on.
+    held: BytesMut,
+    ending: bool,
+    ended: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(raw: RawSend) -> Self {
+        let lane = |lane| SendLane {
+            credit: SendCredit::new(lane),
+            offset: 0,
+            held: BytesMut::new(),
+            ending: false,
+            ended: false,
+        };
+        Self {
+            raw,
+            framed: Vec::new(),
+            lanes: Lane::ALL.map(lane),
+            failed: None,
+            grantless: false,
+            closable: false,
+            raw_finished: false,
+            sender_gone: false,
+            receiver_gone: false,
+            driven: false,
+            driver: None,
+            waiting: Wakers::default(),
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut SendLane {
+        &mut self.lanes[lane.index()]
+    }
+
+    /// Bytes accepted on a lane, whether or not they are framed.
+    pub(super) fn accepted(&self, lane: Lane) -> u64 {
+        let lane = &self.lanes[lane.index()];
+        lane.offset + lane.held.len() as u64
+    }
+
+    /// Why nothing can be sent any more, if so.
+    pub(super) fn check(&self) -> Result<(), P2pError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Ends the sending half for a reason; the first one counts.
+    pub(super) fn fail(&mut self, error: P2pError) {
+        self.failed.get_or_insert(error);
+        for lane in &mut self.lanes {
+            lane.held = BytesMut::new();
+            lane.ended = true;
+        }
+        self.waiting.wake();
+    }
+
+    /// Accepts from the front of `bytes` as much as credit and room allow, in frames; what is small while
+    /// credit is scarce is held back. Says whether all was accepted.
+    pub(super) fn accept(&mut self, lane: Lane, bytes: &mut Bytes) -> Result<bool, P2pError> {
+        self.check()?;
+        if self.lane(lane).ending || self.lane(lane).ended {
+            return Err(P2pError::Ended);
+        }
+        while !bytes.is_empty() {
+            let backlogged = self.backlog() >= BACKLOG;
+            let entry = self.lane(lane);
+            let small = (bytes.len() as u64) < MIN_CHARGE;
+            if !entry.held.is_empty() || (small && !entry.credit.roomy()) {
+                let room = HELD.saturating_sub(entry.held.len()).min(bytes.len());
+                if room == 0 {
+                    return self.starved();
+                }
+                entry.held.extend_from_slice(&bytes.split_to(room));
+                self.frame_held(lane, Urgency::WhenWorthIt);
+                continue;
+            }
+            if backlogged {
+                return Ok(false);
+            }
+            match entry.credit.fit(bytes.len()) {
+                0 => return self.starved(),
+                length => self.frame(lane, bytes.split_to(length)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Accepts one message whole, or says `false`.
+    pub(super) fn accept_message(&mut self, message: &Bytes) -> Result<bool, P2pError> {
+        self.check()?;
+        let entry = self.lane(Lane::Messages);
+        if entry.ending {
+            return Err(P2pError::Ended);
+        }
+        if entry.credit.fit(message.len()) == 0 {
+            return self.starved();
+        }
+        if self.backlog() >= BACKLOG {
+            return Ok(false);
+        }
+        self.frame(Lane::Messages, message.clone());
+        Ok(true)
+    }
+
+    fn starved(&self) -> Result<bool, P2pError> {
+        if self.grantless { Err(P2pError::StreamReset { code: stream_code::CANCELLED }) } else { Ok(false) }
+    }
+
+    fn frame(&mut self, lane: Lane, bytes: Bytes) {
+        let entry = self.lane(lane);
+        let length = bytes.len();
+        debug_assert!((1..=MAX_DATA).contains(&length));
+        entry.credit.spend(length);
+        let head = Head::Data { lane, offset: entry.offset, length };
+        entry.offset += length as u64;
+        let copied = length <= COPIED;
+        let mut front = BytesMut::with_capacity(frame::DATA_HEAD + if copied { length } else { 0 });
+        frame::encode(&head, &mut front);
+        if copied {
+            front.extend_from_slice(&bytes);
+        }
+        self.framed.push(front.freeze());
+        if !copied {
+            self.framed.push(bytes);
+        }
+    }
+
+    /// Frames what is held back on a lane, as far as credit goes and it is worth it, and its end behind it.
+    fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
+        loop {
+            let entry = self.lane(lane);
+            let length = entry.held.len();
+            let worth = urgency == Urgency::Now
+                || entry.ending
+                || entry.credit.roomy()
+                || length as u64 >= MIN_CHARGE;
+            let fits = entry.credit.fit(length);
+            if length == 0 || !worth || fits == 0 {
+                break;
+            }
+            let bytes = entry.held.split_to(fits).freeze();
+            self.frame(lane, bytes);
+        }
+        let entry = self.lane(lane);
+        if entry.ending && !entry.ended && entry.held.is_empty() {
+            entry.ended = true;
+            let offset = entry.offset;
+            self.control(&Head::End { lane, offset });
+        }
+    }
+
+    /// Says that nothing more comes on a lane; its end goes out behind what is held back.
+    pub(super) fn end(&mut self, lane: Lane) {
+        let entry = self.lane(lane);
+        if !entry.ending && !entry.ended {
+            entry.ending = true;
+            self.frame_held(lane, Urgency::Now);
+        }
+    }
+
+    /// Gives up: what is not framed is dropped and the peer is told.
+    pub(super) fn abort(&mut self, code: u32) {
+        if self.failed.is_none() && !self.is_ended() {
+            self.control(&Head::Abort { code });
+        }
+        self.fail(P2pError::Ended);
+    }
+
+    /// Frames something that costs no credit.
+    pub(super) fn control(&mut self, head: &Head) {
+        if !self.raw_finished {
+            let mut bytes = BytesMut::with_capacity(frame::MAX_HEAD);
+            frame::encode(head, &mut bytes);
+            self.framed.push(bytes.freeze());
+        }
+    }
+
+    /// Takes a grant of the peer; `false` if it cannot be one.
+    pub(super) fn grant(&mut self, lane: Lane, consumed: u64, allowance: u64, window: u32) -> bool {
+        let entry = self.lane(lane);
+        if consumed > entry.offset {
+            return false;
+        }
+        entry.credit.grant(allowance, window);
+        self.frame_held(lane, Urgency::Now);
+        self.waiting.wake();
+        true
+    }
+
+    /// Says whether every lane's end is framed, or the half failed.
+    pub(super) fn is_ended(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.ended)
+    }
+
+    /// Says whether the transport has taken everything that is framed.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.framed.is_empty()
+    }
+
+    /// Says whether this direction of the QUIC stream is finished.
+    pub(super) fn is_finished(&self) -> bool {
+        self.raw_finished
+    }
+
+    /// Says whether something waits that only the driver can bring forward.
+    pub(super) fn needs_driver(&self) -> bool {
+        !self.framed.is_empty() && !self.driven
+    }
+
+    fn backlog(&self) -> usize {
+        self.framed.iter().map(Bytes::len).sum()
+    }
+
+    /// Hands framed bytes to the transport, and finishes the direction when all is done. What wakes on room
+    /// is the driver, whoever flushes.
+    pub(super) fn flush(&mut self) -> Result<(), RawEnd> {
+        if !self.framed.is_empty() {
+            let waker = self.driver.clone().unwrap_or_else(|| Waker::noop().clone());
+            match self.raw.poll_write(&mut Context::from_waker(&waker), &mut self.framed) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => self.waiting.wake(),
+                Poll::Ready(Err(end)) => {
+                    self.framed.clear();
+                    self.closable = true;
+                    self.raw_finished = true;
+                    return Err(end);
+                }
+            }
+        }
+        if self.closable && self.is_ended() && !self.raw_finished {
+            self.raw.finish();
+            self.raw_finished = true;
+            self.waiting.wake();
+        }
+        Ok(())
+    }
+
+    /// Resets this direction of the QUIC stream: the peer learns it even if it reads nothing.
+    pub(super) fn reset_raw(&mut self, code: u32) {
+        self.framed.clear();
+        self.raw.reset(code);
+        self.raw_finished = true;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    /// Credit is spent only on what is at least as large as its charge, unless there is plenty.
+    WhenWorthIt,
+    /// A grant has come, or the lane ends.
+    Now,
+}

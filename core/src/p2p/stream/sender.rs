@@ -1,0 +1,207 @@
+//! The sending half of a stream.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use malai_model::wire::frame::{Lane, MAX_DATA};
+use serde::Serialize;
+
+use super::outgoing::Outgoing;
+use super::{Channel, Shared, lock};
+use crate::p2p::error::{P2pError, stream_code};
+
+/// Sends messages and bytes.
+///
+/// Its methods take `&self`, so that several tasks can send at once; the order between them is theirs to
+/// keep. Dropped without [`StreamSender::finish`], it tells the peer that what came is not all.
+#[derive(Debug)]
+pub struct StreamSender {
+    shared: Arc<Shared>,
+}
+
+impl StreamSender {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken
+    /// enough of what was sent before.
+    ///
+    /// # Errors
+    /// [`P2pError::StreamReset`] if the peer wants no more, [`P2pError::Ended`] after [`StreamSender::end`],
+    /// and what ended the connection.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has sent a prefix of the bytes; [`StreamSender::sent_offset`] says up to where. The
+    /// stream goes on.
+    pub async fn send(&self, channel: Channel, mut bytes: Bytes) -> Result<(), P2pError> {
+        poll_fn(|cx| self.poll_with(cx, |out| out.accept(channel.lane(), &mut bytes))).await
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// As [`StreamSender::send`]; [`P2pError::MessageTooLarge`] if its JSON is over 64 KiB.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has sent the message or nothing of it.
+    pub async fn send_message<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), P2pError> {
+        let message = encode(message)?;
+        poll_fn(|cx| self.poll_with(cx, |out| out.accept_message(&message))).await
+    }
+
+    /// Says that nothing more comes on a channel. Ending it twice is no error.
+    ///
+    /// # Errors
+    /// What ended the stream or the connection before.
+    ///
+    /// # Cancel safety
+    /// It does not wait.
+    pub async fn end(&self, channel: Channel) -> Result<(), P2pError> {
+        let mut out = lock(&self.shared.out);
+        out.check()?;
+        out.end(channel.lane());
+        self.shared.flush(&mut out);
+        out.check()
+    }
+
+    /// Ends everything that is not ended yet and hands it over. When the peer has ended too, or the receiving
+    /// half is gone, it also waits until the peer's transport has acknowledged everything; the connection may
+    /// be closed then.
+    ///
+    /// # Errors
+    /// What kept the peer from getting all: [`P2pError::StreamReset`] if it wants no more, also by ending its
+    /// own direction while data still waited for credit.
+    ///
+    /// # Cancel safety
+    /// Cancelled before all is handed over, it gives the stream up as if the half was dropped.
+    pub async fn finish(self) -> Result<(), P2pError> {
+        poll_fn(|cx| {
+            self.poll_with(cx, |out| {
+                out.check()?;
+                Lane::ALL.into_iter().for_each(|lane| out.end(lane));
+                if !out.is_ended() && out.grantless {
+                    return Err(P2pError::StreamReset { code: stream_code::CANCELLED });
+                }
+                Ok(out.is_ended())
+            })
+        })
+        .await?;
+        // Handed over: only now may the rest wait for room in the transport.
+        poll_fn(|cx| {
+            self.poll_with(cx, |out| {
+                out.check()?;
+                Ok(out.is_flushed())
+            })
+        })
+        .await?;
+        let acknowledged = {
+            let out = lock(&self.shared.out);
+            out.is_finished().then(|| out.raw.acknowledged())
+        };
+        match acknowledged {
+            None => Ok(()),
+            Some(acknowledged) => match acknowledged.await {
+                // A peer that ended everything may stop reading before the last acknowledgement.
+                Ok(()) | Err(super::RawEnd::Code(_)) => Ok(()),
+                Err(end) => Err(self.shared.failure(end)),
+            },
+        }
+    }
+
+    /// Sends a last message and finishes: one write, so that a short exchange takes few packets.
+    ///
+    /// # Errors
+    /// As [`StreamSender::send_message`] and [`StreamSender::finish`].
+    ///
+    /// # Cancel safety
+    /// As [`StreamSender::finish`].
+    pub async fn finish_with<T: Serialize + ?Sized>(self, message: &T) -> Result<(), P2pError> {
+        let message = encode(message)?;
+        poll_fn(|cx| {
+            self.poll_with(cx, |out| {
+                let accepted = out.accept_message(&message)?;
+                if accepted {
+                    Lane::ALL.into_iter().for_each(|lane| out.end(lane));
+                }
+                Ok(accepted)
+            })
+        })
+        .await?;
+        self.finish().await
+    }
+
+    /// Gives up: the peer learns that what came is not all. Codes: [`stream_code`].
+    pub fn reset(&self, code: u32) {
+        let mut out = lock(&self.shared.out);
+        out.abort(code);
+        self.shared.flush(&mut out);
+    }
+
+    /// Returns how many bytes were accepted on a channel since the stream began.
+    pub fn sent_offset(&self, channel: Channel) -> u64 {
+        lock(&self.shared.out).accepted(channel.lane())
+    }
+
+    /// Tries, hands over what came of it, and waits if it was not all.
+    fn poll_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&mut Outgoing) -> Result<bool, P2pError>,
+    ) -> Poll<Result<(), P2pError>> {
+        let mut out = lock(&self.shared.out);
+        loop {
+            let accepted = attempt(&mut out);
+            let waited = !out.is_flushed();
+            self.shared.flush(&mut out);
+            match accepted {
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(true) => return Poll::Ready(out.check()),
+                // Flushing made room: try again rather than wait for a wake that has been.
+                Ok(false) if waited && out.is_flushed() => {}
+                Ok(false) => {
+                    out.waiting.register(cx);
+                    // Credit comes in through the driver alone.
+                    self.shared.drive(&mut out);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for StreamSender {
+    fn drop(&mut self) {
+        let mut out = lock(&self.shared.out);
+        out.sender_gone = true;
+        out.abort(stream_code::CANCELLED);
+        self.shared.flush(&mut out);
+        self.shared.abandon(&mut out);
+    }
+}
+
+impl Shared {
+    /// Lets the QUIC stream go when nobody uses either half.
+    pub(super) fn abandon(&self, out: &mut Outgoing) {
+        if !(out.sender_gone && out.receiver_gone) {
+            return;
+        }
+        if !out.is_flushed() {
+            out.reset_raw(stream_code::CANCELLED);
+        }
+        if let Some(driver) = &out.driver {
+            driver.wake_by_ref();
+        }
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, P2pError> {
+    let bytes = serde_json::to_vec(message)
+        .map_err(|error| P2pError::Malformed { reason: format!("a message that is no JSON: {error}") })?;
+    if bytes.len() > MAX_DATA {
+        return Err(P2pError::MessageTooLarge { length: bytes.len(), limit: MAX_DATA });
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,364 @@
+//! Two honest ends that pause, cancel, give up, and a network that fails between them.
+
+use bytes::Bytes;
+
+use super::*;
+
+/// Both ends of a stream; the first has sent "hello".
+async fn stream(ours: &Connection, theirs: &Connection) -> (Stream, Stream) {
+    soon(async {
+        let opened = ours.open_stream().await.expect("opens");
+        opened.sender.send_message("hello").await.expect("sends");
+        let mut accepted = theirs.accept_stream().await.expect("accepts");
+        assert_eq!(accepted.receiver.message::<String>().await.expect("receives").as_deref(), Some("hello"));
+        (opened, accepted)
+    })
+    .await
+}
+
+/// Takes a channel to its end.
+async fn drain(receiver: &mut StreamReceiver, channel: Channel) -> Result<Vec<u8>, P2pError> {
+    let mut all = Vec::new();
+    while let Some(bytes) = receiver.data(channel).await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all)
+}
+
+fn pattern(length: usize, seed: usize) -> Bytes {
+    (0..length).map(|n| ((n * 31 + seed * 7) % 251) as u8).collect::<Vec<u8>>().into()
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_on_many_small_writes_costs_neither_the_stream_nor_another() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (paused_out, mut paused_in) = stream(&ours, &theirs).await;
+    let (busy_out, mut busy_in) = stream(&ours, &theirs).await;
+    let writes = 30_000;
+    let total = writes * 100;
+    let (resume, resumed) = tokio::sync::oneshot::channel::<()>();
+    let small = async {
+        for _ in 0..writes {
+            paused_out.sender.send(Channel::Main, Bytes::from_static(&[b'x'; 100])).await.expect("sends");
+            tokio::task::yield_now().await;
+        }
+        paused_out.sender.finish().await.expect("finishes");
+    };
+    let pauses = async {
+        resumed.await.expect("is resumed");
+        drain(&mut paused_in.receiver, Channel::Main).await.expect("receives")
+    };
+    let busy = async {
+        let body = pattern(16 << 20, 1);
+        let send = async {
+            busy_out.sender.send(Channel::Main, body.clone()).await.expect("sends");
+            busy_out.sender.finish().await.expect("finishes");
+        };
+        let ((), got) = tokio::join!(send, drain(&mut busy_in.receiver, Channel::Main));
+        assert!(got.expect("receives") == body, "the other stream's bytes");
+        resume.send(()).expect("somebody pauses");
+    };
+    let ((), got, ()) = soon(async { tokio::join!(small, pauses, busy) }).await;
+    assert_eq!(got.len(), total);
+    drop((ours, theirs, paused_in, busy_in));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_stops_its_writer_and_holds_no_more_than_the_window() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    let body = pattern(8 << 20, 3);
+    let mut send = Box::pin(out.sender.send(Channel::Main, body.clone()));
+    let blocked = tokio::time::timeout(Duration::from_millis(300), &mut send).await;
+    assert!(blocked.is_err(), "nobody takes it");
+    drop(send);
+    let accepted = out.sender.sent_offset(Channel::Main);
+    assert!(accepted <= 128 * 1024, "{accepted}");
+    // A cancelled call has sent a prefix, and the stream goes on from there.
+    let rest = body.slice(usize::try_from(accepted).expect("fits")..);
+    let finish = async {
+        out.sender.send(Channel::Main, rest).await.expect("sends");
+        out.sender.finish().await.expect("finishes");
+    };
+    let ((), got) = soon(async { tokio::join!(finish, drain(&mut into.receiver, Channel::Main)) }).await;
+    assert!(got.expect("receives") == body);
+    drop((ours, theirs, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn either_end_may_finish_first_and_the_other_direction_goes_on() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    for swap in [false, true] {
+        let (mut first, mut second) = stream(&ours, &theirs).await;
+        if swap {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let body = pattern(3 << 20, 5);
+        soon(first.sender.finish()).await.expect("finishes");
+        assert!(soon(drain(&mut second.receiver, Channel::Main)).await.expect("receives").is_empty());
+        // The finished end still grants.
+        let send = async {
+            second.sender.send(Channel::Stderr, body.clone()).await.expect("sends");
+            second.sender.finish().await.expect("finishes, acknowledged");
+        };
+        let ((), got) = soon(async { tokio::join!(send, drain(&mut first.receiver, Channel::Stderr)) }).await;
+        assert!(got.expect("receives") == body);
+    }
+    drop((ours, theirs));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_is_dropped_is_no_clean_end() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    out.sender.send(Channel::Main, Bytes::from_static(b"some")).await.expect("sends");
+    let Stream { sender, receiver: _kept } = out;
+    drop(sender);
+    assert_eq!(
+        soon(into.receiver.data(Channel::Main)).await.expect("receives").as_deref(),
+        Some(&b"some"[..])
+    );
+    let error = soon(into.receiver.data(Channel::Main)).await.expect_err("is no end");
+    assert!(matches!(error, P2pError::StreamReset { code: stream_code::CANCELLED }), "{error:?}");
+    drop((ours, theirs, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_whole_ends_the_other_end_both_ways() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    drop(out);
+    assert!(soon(into.receiver.data(Channel::Main)).await.is_err());
+    let error = soon(async {
+        loop {
+            if let Err(error) = into.sender.send(Channel::Main, pattern(1000, 1)).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(error, P2pError::StreamReset { .. }), "{error:?}");
+    drop((ours, theirs, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_stops_ends_the_sender_while_its_own_direction_goes_on() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    into.receiver.stop(77);
+    let error = soon(async {
+        loop {
+            if let Err(error) = out.sender.send(Channel::Main, pattern(1000, 1)).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(error, P2pError::StreamReset { code: 77 }), "{error:?}");
+    let body = pattern(2 << 20, 9);
+    let Stream { sender: _sender, mut receiver } = out;
+    let send = async {
+        into.sender.send(Channel::Main, body.clone()).await.expect("sends");
+        into.sender.finish().await
+    };
+    let (sent, got) = soon(async { tokio::join!(send, drain(&mut receiver, Channel::Main)) }).await;
+    sent.expect("finishes");
+    assert!(got.expect("receives") == body);
+    drop((ours, theirs));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn messages_and_both_channels_keep_their_order_and_a_message_over_the_limit_is_refused() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    let sent = soon(async {
+        out.sender.send(Channel::Main, Bytes::from_static(b"out")).await?;
+        out.sender.send(Channel::Stderr, Bytes::from_static(b"err")).await?;
+        out.sender.send_message("note").await?;
+        out.sender.end(Channel::Main).await?;
+        let late = out.sender.send(Channel::Main, Bytes::from_static(b"late")).await;
+        assert!(matches!(late, Err(P2pError::Ended)), "{late:?}");
+        let large = out.sender.send_message(&"x".repeat(64 * 1024)).await.expect_err("is too large");
+        assert_eq!(large.code().as_str(), "limit.reached");
+        out.sender.send_message(&"x".repeat(64 * 1024 - 2)).await?;
+        out.sender.finish().await
+    });
+    let take = async {
+        let mut came = Vec::new();
+        while let Some(incoming) = into.receiver.next().await.expect("receives") {
+            came.push(incoming);
+        }
+        came
+    };
+    let (sent, came) = tokio::join!(sent, soon(take));
+    sent.expect("sends");
+    assert_eq!(came[0], Incoming::Data(Channel::Main, Bytes::from_static(b"out")));
+    assert_eq!(came[1], Incoming::Data(Channel::Stderr, Bytes::from_static(b"err")));
+    assert_eq!(came[2], Incoming::Message(Bytes::from_static(b"\"note\"")));
+    assert_eq!(came[3], Incoming::End(Channel::Main));
+    assert!(matches!(&came[4], Incoming::Message(large) if large.len() == 64 * 1024));
+    assert_eq!(came[5..], [Incoming::End(Channel::Stderr)]);
+    drop((ours, theirs, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_thousand_streams_at_once_each_get_their_answer() {
+    let two = Two::quic().await;
+    let (ours, theirs) = two.connected().await;
+    let server = two.scope.clone();
+    two.scope.spawn_until_stop("serve", async move {
+        while let Ok(Stream { sender, mut receiver }) = theirs.accept_stream().await {
+            server.spawn("answer", async move {
+                let asked = receiver.message::<u32>().await.expect("receives");
+                sender.finish_with(&asked).await
+            });
+        }
+    });
+    let mut asked = Vec::new();
+    for n in 0..1000_u32 {
+        let Stream { sender, receiver } = soon(ours.open_stream()).await.expect("opens");
+        sender.send_message(&n).await.expect("sends");
+        asked.push((n, sender, receiver));
+    }
+    for (n, _sender, mut receiver) in asked {
+        assert_eq!(soon(receiver.message::<u32>()).await.expect("receives"), Some(n));
+    }
+    drop(ours);
+    two.end().await;
+}
+
+/// A small generator of our own, so that a failure can be repeated from the printed seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+#[tokio::test]
+async fn any_mixture_of_sizes_arrives_in_order_over_a_slow_network() {
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos().into());
+    eprintln_seed(seed);
+    for round in 0..12 {
+        let mut random = Random(seed ^ round);
+        let (two, network) = Two::memory().await;
+        let (ours, theirs) = two.connected().await;
+        let (mut out, mut into) = stream(&ours, &theirs).await;
+        network.delay(Duration::from_millis(random.below(4) as u64));
+        let mut expected = [Vec::new(), Vec::new()];
+        let mut writes = Vec::new();
+        for n in 0..600 {
+            let bound = [10, 200, 3000, 200_000][random.below(4)];
+            let (which, body) = (random.below(2), pattern(1 + random.below(bound), n));
+            expected[which].extend_from_slice(&body);
+            writes.push((which, body));
+        }
+        let channels = [Channel::Main, Channel::Stderr];
+        let send = async {
+            for (n, (which, body)) in writes.into_iter().enumerate() {
+                out.sender.send(channels[which], body).await.expect("sends");
+                if n % 50 == 0 {
+                    out.sender.send_message(&n).await.expect("sends");
+                }
+            }
+            out.sender.finish().await.expect("finishes");
+        };
+        let take = async {
+            let mut got = [Vec::new(), Vec::new()];
+            let mut notes = Vec::new();
+            while let Some(incoming) = into.receiver.next().await.expect("receives") {
+                match incoming {
+                    Incoming::Data(Channel::Main, bytes) => got[0].extend_from_slice(&bytes),
+                    Incoming::Data(Channel::Stderr, bytes) => got[1].extend_from_slice(&bytes),
+                    Incoming::Message(note) => notes.push(note),
+                    Incoming::End(_) => {}
+                }
+            }
+            (got, notes)
+        };
+        let ((), (got, notes)) = soon(async { tokio::join!(send, take) }).await;
+        assert!(got == expected, "seed {seed} round {round}");
+        assert_eq!(notes.len(), 12, "seed {seed} round {round}");
+        soon(into.sender.finish()).await.expect("finishes");
+        assert!(soon(out.receiver.next()).await.is_ok());
+        drop((ours, theirs, out.receiver, into.receiver));
+        two.end().await;
+    }
+}
+
+/// Shown by the test harness when the test fails.
+#[expect(clippy::print_stderr, reason = "a failure must be repeatable")]
+fn eprintln_seed(seed: u64) {
+    eprintln!("seed {seed}");
+}
+
+#[tokio::test]
+async fn what_was_under_way_arrives_after_a_partition_heals() {
+    let (two, network) = Two::memory().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    network.partition(two.caller.id52(), two.server.id52());
+    out.sender.send(Channel::Main, Bytes::from_static(b"held up")).await.expect("sends");
+    let nothing = tokio::time::timeout(Duration::from_millis(50), into.receiver.data(Channel::Main)).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    let deadline = Duration::from_millis(50);
+    let apart = two.caller.connect(two.server.id52(), Protocol::Member, &[], deadline).await;
+    assert!(matches!(apart, Err(P2pError::Unreachable { .. })), "{apart:?}");
+    network.heal(two.caller.id52(), two.server.id52());
+    let got = soon(into.receiver.data(Channel::Main)).await.expect("receives");
+    assert_eq!(got.as_deref(), Some(&b"held up"[..]));
+    drop((ours, theirs, out, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_cut_connection_ends_both_halves_at_both_ends() {
+    let (two, network) = Two::memory().await;
+    let (ours, theirs) = two.connected().await;
+    let (mut out, mut into) = stream(&ours, &theirs).await;
+    network.cut(two.caller.id52(), two.server.id52());
+    for end in [&mut out, &mut into] {
+        let lost = soon(end.receiver.data(Channel::Main)).await.expect_err("is lost");
+        assert!(matches!(lost, P2pError::Lost { .. }), "{lost:?}");
+        let lost = soon(end.sender.send(Channel::Main, pattern(10, 1))).await.expect_err("is lost");
+        assert!(matches!(lost, P2pError::Lost { .. }), "{lost:?}");
+    }
+    assert!(ours.is_closed() && theirs.is_closed());
+    drop((ours, theirs, out, into));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_reading_holds_up_its_own_stream_until_it_goes_on() {
+    let (two, network) = Two::memory().await;
+    let (ours, theirs) = two.connected().await;
+    let (out, mut into) = stream(&ours, &theirs).await;
+    network.stall(two.server.id52());
+    let body = pattern(4 << 20, 2);
+    let mut send = Box::pin(async {
+        out.sender.send(Channel::Main, body.clone()).await.expect("sends");
+        out.sender.finish().await.expect("finishes");
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut send).await.is_err());
+    network.resume(two.server.id52());
+    let ((), got) = soon(async { tokio::join!(send, drain(&mut into.receiver, Channel::Main)) }).await;
+    assert!(got.expect("receives") == body);
+    drop((ours, theirs, into));
+    two.end().await;
+}

@@ -1,0 +1,160 @@
+//! A folder that some homes share.
+
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// Devices that find each other through one runtime directory, and the binary that they run.
+///
+/// Cloning gives another handle; the folder goes with the last one.
+#[derive(Debug, Clone)]
+pub struct TestNet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: TempDir,
+    binary: PathBuf,
+    homes: Mutex<Vec<PathBuf>>,
+    stderr: Mutex<Vec<(String, PathBuf)>>,
+}
+
+impl TestNet {
+    /// Makes a net for the given binary; the environment's `MALAI_BIN` wins over it. Tests pass
+    /// `env!("CARGO_BIN_EXE_malai")`.
+    ///
+    /// # Panics
+    ///
+    /// When the folder cannot be made or the binary does not exist.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self::of_program(std::env::var_os("MALAI_BIN").map_or_else(|| binary.into(), PathBuf::from))
+    }
+
+    /// Makes a net that runs exactly this program.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestNet::new`].
+    pub fn of_program(program: impl Into<PathBuf>) -> Self {
+        let binary = program.into();
+        assert!(binary.is_file(), "no malai binary at {}", binary.display());
+        // Not the platform's temporary folder: a Unix socket's path is limited to about 104 bytes.
+        let dir =
+            tempfile::Builder::new().prefix("malai-").tempdir_in("/tmp").expect("makes the net's folder");
+        for name in ["run", "user"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).expect("makes a folder of the net");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("sets the folder's mode");
+        }
+        Self(Arc::new(Inner { dir, binary, homes: Mutex::default(), stderr: Mutex::default() }))
+    }
+
+    /// Returns the net's folder.
+    pub fn path(&self) -> &Path {
+        self.0.dir.path()
+    }
+
+    /// Returns the runtime directory that all homes share (`XDG_RUNTIME_DIR`).
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.path().join("run")
+    }
+
+    /// Returns the binary that the homes run.
+    pub fn binary(&self) -> &Path {
+        &self.0.binary
+    }
+
+    /// Returns the whole environment that every process of a home starts with.
+    pub(crate) fn environment(&self, home: &Path) -> Vec<(OsString, OsString)> {
+        let mut all: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            ("HOME".into(), self.path().join("user").into()),
+            ("LANG".into(), "C.UTF-8".into()),
+            ("MALAI_HOME".into(), home.into()),
+            ("MALAI_KEYRING".into(), "off".into()),
+            ("XDG_RUNTIME_DIR".into(), self.runtime_dir().into()),
+            ("RUST_BACKTRACE".into(), "1".into()),
+        ];
+        // What a coverage run or a debugging session needs in the children too.
+        for name in ["LLVM_PROFILE_FILE", "MALAI_LOG"] {
+            all.extend(std::env::var_os(name).map(|value| (name.into(), value)));
+        }
+        all
+    }
+
+    pub(crate) fn add_home(&self, path: &Path) {
+        self.0.homes.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+    }
+
+    /// Makes a file for a daemon's stderr, to be printed with the logs.
+    pub(crate) fn stderr_file(&self, of: &str) -> std::fs::File {
+        let mut all = self.0.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path().join(format!("{of}.stderr.{}", all.len()));
+        let file = std::fs::File::create(&path).expect("makes a file for stderr");
+        all.push((of.to_owned(), path));
+        file
+    }
+
+    /// Returns every log of the net as one text.
+    pub fn logs(&self) -> String {
+        self.0.logs()
+    }
+}
+
+impl Inner {
+    fn logs(&self) -> String {
+        let mut all = String::new();
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let files =
+            homes.iter().map(|home| home.join("malai.log")).chain(stderr.into_iter().map(|(_, path)| path));
+        for path in files {
+            let Ok(text) = std::fs::read(&path) else { continue };
+            let text = String::from_utf8_lossy(&text);
+            if text.is_empty() {
+                continue;
+            }
+            let lines: Vec<&str> = text.lines().collect();
+            let skipped = lines.len().saturating_sub(400);
+            let shown = path.strip_prefix(self.dir.path()).unwrap_or(&path);
+            all += &format!("---- {} ({skipped} earlier lines left out)\n", shown.display());
+            all += &lines[skipped..].join("\n");
+            all.push('\n');
+        }
+        all
+    }
+
+    /// Ends a daemon that detached itself, if it still is one that this home's environment started.
+    fn end_detached(home: &Path) {
+        let Ok(text) = std::fs::read_to_string(home.join("malai.lock")) else { return };
+        let digits: String =
+            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let Ok(pid) = digits.parse::<i32>() else { return };
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return };
+        let own = format!("MALAI_HOME={}", home.display());
+        if pid > 1 && environment.split(|byte| *byte == 0).any(|entry| entry == own.as_bytes()) {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for home in self.homes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            Self::end_detached(home);
+        }
+        if std::thread::panicking() {
+            // The test harness captures stderr writes of this macro only, and shows them with the failed test.
+            #[expect(clippy::print_stderr, reason = "the logs belong to the failed test's output")]
+            {
+                eprintln!("{}", self.logs());
+            }
+        }
+    }
+}

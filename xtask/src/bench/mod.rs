@@ -1,0 +1,77 @@
+//! `bench`: malai beside OpenSSH in one run, on loopback; medians of interleaved rounds.
+
+mod measure;
+mod report;
+mod rows;
+mod sshd;
+
+use std::path::PathBuf;
+
+use malai_testkit::{Cluster, TestNet};
+
+use crate::out::say;
+use crate::run::{Outcome, cargo, done, root, target_dir, which};
+use rows::Rig;
+use sshd::Sshd;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// The release build, 30 rounds, into `docs/benchmarks.md`.
+    Full,
+    /// The dev build, a few rounds and small sizes: that every row runs and is sane, no figures.
+    Quick,
+}
+
+/// Says what is missing on this machine, if anything is.
+pub(crate) fn missing() -> Option<String> {
+    let missing: Vec<&str> =
+        ["sshd", "ssh", "ssh-keygen"].into_iter().filter(|name| which(name).is_none()).collect();
+    (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
+}
+
+/// Measures.
+pub(crate) fn run(size: Size) -> Outcome {
+    if let Some(missing) = missing() {
+        return Err(missing);
+    }
+    let binary = binary(size)?;
+    let net = TestNet::new(&binary);
+    let sshd = Sshd::start(net.path())?;
+    let logs = net.clone();
+    let rows = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut cluster =
+            Cluster::with_config(&net, &["web01", "laptop"], &[("web01", "allow_from = \"laptop\"")], "");
+        // Cold means: no daemon beside the caller that could hold a connection.
+        cluster.member("laptop").stop();
+        rows::measure(&Rig { size, binary, sshd: &sshd, cluster: &cluster })
+    }))
+    .unwrap_or_else(|_| Err("the cluster to measure did not come up".to_owned()))
+    .map_err(|error| format!("{error}\n{}", logs.logs()))?;
+    drop(net);
+
+    for row in &rows {
+        say!("{}", row.line());
+    }
+    if size == Size::Full {
+        let path = root().join("docs").join("benchmarks.md");
+        std::fs::create_dir_all(root().join("docs")).map_err(|source| format!("making docs/: {source}"))?;
+        std::fs::write(&path, report::markdown(&rows)?)
+            .map_err(|source| format!("writing {}: {source}", path.display()))?;
+        say!("written: docs/benchmarks.md");
+    }
+    Ok(())
+}
+
+fn binary(size: Size) -> Outcome<PathBuf> {
+    let (profile, folder): (&[&str], &str) = match size {
+        Size::Full => (&["--release"], "release"),
+        Size::Quick => (&[], "debug"),
+    };
+    let path = target_dir().join(folder).join("malai");
+    if size == Size::Full || !path.is_file() {
+        say!("Building malai ({folder}) …");
+        done(cargo().args(["build", "--quiet", "--package", "malai"]).args(profile))?;
+    }
+    Ok(path)
+}

@@ -1,0 +1,247 @@
+//! The rows: what is measured, what is wanted of it, and what limits it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use malai_testkit::Cluster;
+
+use super::Size;
+use super::measure::{Median, interleaved, timed};
+use super::sshd::Sshd;
+use crate::run::{Outcome, cargo, program, root, target_dir, text_of};
+
+/// What the rows are measured on.
+pub(super) struct Rig<'a> {
+    pub(super) size: Size,
+    pub(super) binary: PathBuf,
+    pub(super) sshd: &'a Sshd,
+    pub(super) cluster: &'a Cluster,
+}
+
+/// One figure.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    /// What malai did, with its unit.
+    pub(super) malai: String,
+    /// What it is measured against, and what that did.
+    pub(super) beside: String,
+    /// The figure that is wanted, in words.
+    pub(super) wanted: &'static str,
+    /// The figure as it came out, in the same words.
+    pub(super) came_out: String,
+    /// Absent when it was not measured.
+    pub(super) met: Option<bool>,
+    /// What limits the figure.
+    pub(super) limit: &'static str,
+}
+
+impl Row {
+    /// Returns the row for a terminal.
+    pub(super) fn line(&self) -> String {
+        let Self { name, malai, beside, wanted, came_out, .. } = self;
+        let mut line = format!("{name}: {malai}; {beside}; {came_out}, wanted {wanted}: {}", self.verdict());
+        if self.met == Some(false) {
+            line += &format!("\n    what limits it: {}", self.limit);
+        }
+        line
+    }
+
+    pub(super) fn verdict(&self) -> &'static str {
+        match self.met {
+            Some(true) => "met",
+            Some(false) => "not met",
+            None => "not measured",
+        }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Measures all rows.
+pub(super) fn measure(rig: &Rig<'_>) -> Outcome<Vec<Row>> {
+    let mut rows = cold(rig)?;
+    rows.push(bulk(rig)?);
+    rows.push(warm(rig)?);
+    rows.push(resident(rig)?);
+    rows.push(size_of_binary(rig)?);
+    rows.push(distribution(rig)?);
+    Ok(rows)
+}
+
+fn rounds(rig: &Rig<'_>) -> usize {
+    if rig.size == Size::Full { 30 } else { 2 }
+}
+
+fn cold(rig: &Rig<'_>) -> Outcome<Vec<Row>> {
+    let laptop = rig.cluster.home("laptop");
+    let curve = ["-o", "KexAlgorithms=curve25519-sha256"];
+    let medians = interleaved(
+        rounds(rig),
+        &mut [
+            &mut || timed(&mut rig.sshd.ssh(&[], &["true"]), 0),
+            &mut || timed(&mut rig.sshd.ssh(&curve, &["true"]), 0),
+            &mut || timed(&mut laptop.plain_command(["web01.company", "true"]), 0),
+        ],
+    )?;
+    let row = |name, beside: &str, median: Median, wanted, part: f64| {
+        let ratio = median.median / medians[2].median;
+        Row {
+            name,
+            malai: milliseconds(medians[2]),
+            beside: format!("{beside} {}", milliseconds(median)),
+            wanted,
+            came_out: format!("1/{ratio:.1}"),
+            met: Some(ratio >= part),
+            limit: "one process start here, one there, a QUIC handshake between, and the remote command's own start",
+        }
+    };
+    Ok(vec![
+        row("cold `true`, beside ssh at its defaults", "ssh", medians[0], "1/15 or less", 15.0),
+        row("cold `true`, beside ssh with curve25519 alone", "ssh", medians[1], "1/10 or less", 10.0),
+    ])
+}
+
+fn bulk(rig: &Rig<'_>) -> Outcome<Row> {
+    let bytes = if rig.size == Size::Full { 1024 * MIB } else { 8 * MIB };
+    let count = bytes.to_string();
+    let words = ["head", "-c", &count, "/dev/zero"];
+    let laptop = rig.cluster.home("laptop");
+    let malai: Vec<&str> = ["web01.company"].into_iter().chain(words).collect();
+    let gcm = ["-c", "aes128-gcm@openssh.com"];
+    let medians = interleaved(
+        rounds(rig),
+        &mut [
+            &mut || timed(&mut rig.sshd.ssh(&[], &words), bytes),
+            &mut || timed(&mut rig.sshd.ssh(&gcm, &words), bytes),
+            &mut || timed(&mut laptop.plain_command(&malai), bytes),
+        ],
+    )?;
+    #[expect(clippy::cast_precision_loss, reason = "a size to show")]
+    let speed = |median: Median| bytes as f64 / 1e6 / median.median;
+    let ratio = speed(medians[2]) / speed(medians[0]);
+    Ok(Row {
+        name: "1 GiB of stdout",
+        malai: format!("{:.0} MB/s", speed(medians[2])),
+        beside: format!(
+            "ssh {:.0} MB/s by its default cipher, {:.0} by aes128-gcm",
+            speed(medians[0]),
+            speed(medians[1])
+        ),
+        wanted: "0.9 or more of the default cipher",
+        came_out: format!("{ratio:.2}"),
+        met: Some(ratio >= 0.9),
+        limit: "QUIC in user space: encryption and a system call for each batch of datagrams, on both ends",
+    })
+}
+
+fn warm(rig: &Rig<'_>) -> Outcome<Row> {
+    let values = example(rig, "warm_call")?;
+    let p50 = values.as_ref().map(|values| number(values, "p50_us")).transpose()?;
+    let p99 = values.as_ref().map(|values| number(values, "p99_us")).transpose()?;
+    Ok(Row {
+        name: "warm call inside the daemon",
+        malai: p50
+            .map_or_else(String::new, |p50| format!("p50 {p50:.0} µs, p99 {:.0} µs", p99.unwrap_or(0.0))),
+        beside: "a connection that is open already".to_owned(),
+        wanted: "p50 of 100 µs or less",
+        came_out: p50.map_or_else(String::new, |p50| format!("{p50:.0} µs")),
+        met: p50.map(|p50| p50 <= 100.0),
+        limit: "two wake-ups of a task on each side and one datagram each way",
+    })
+}
+
+fn resident(rig: &Rig<'_>) -> Outcome<Row> {
+    let home = rig.cluster.home("web01");
+    let member = rig.cluster.machines.iter().find(|member| member.home.name() == home.name());
+    let pid = member.and_then(|member| member.daemon.as_ref()).ok_or("web01 has no daemon")?.pid();
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+    let mib = kib.map(|kib| kib / 1024.0);
+    Ok(Row {
+        name: "idle daemon with one cluster, resident",
+        malai: mib.map_or_else(String::new, |mib| format!("{mib:.1} MiB")),
+        beside: "after the commands of the rows above".to_owned(),
+        wanted: "20 MiB or less",
+        came_out: mib.map_or_else(String::new, |mib| format!("{mib:.1} MiB")),
+        met: mib.map(|mib| mib <= 20.0),
+        limit: "the endpoint's own buffers, about 10 MiB",
+    })
+}
+
+fn size_of_binary(rig: &Rig<'_>) -> Outcome<Row> {
+    let bytes = std::fs::metadata(&rig.binary)
+        .map_err(|source| format!("reading the binary's size: {source}"))?
+        .len();
+    #[expect(clippy::cast_precision_loss, reason = "a size to show")]
+    let megabytes = bytes as f64 / 1e6;
+    Ok(Row {
+        name: "the binary, stripped",
+        malai: format!("{megabytes:.1} MB"),
+        beside: "release profile".to_owned(),
+        wanted: "15 MB or less",
+        came_out: format!("{megabytes:.1} MB"),
+        met: Some(megabytes <= 15.0),
+        limit: "QUIC, TLS and the relay client are about 8 MB of it",
+    })
+}
+
+fn distribution(rig: &Rig<'_>) -> Outcome<Row> {
+    let values = example(rig, "distribute_200")?;
+    let sent = values.as_ref().map(|values| number(values, "files_sent")).transpose()?;
+    let seconds = values.as_ref().map(|values| number(values, "seconds")).transpose()?;
+    let came_out = sent.zip(seconds).map(|(sent, seconds)| format!("{sent:.0} files in {seconds:.2} s"));
+    Ok(Row {
+        name: "a change that concerns 3 of 200 simulated machines",
+        malai: came_out.clone().unwrap_or_default(),
+        beside: "200 nodes in one process".to_owned(),
+        wanted: "3 files, 2 s or less",
+        came_out: came_out.unwrap_or_default(),
+        met: sent.zip(seconds).map(|(sent, seconds)| sent.round() == 3.0 && seconds <= 2.0),
+        limit: "compiling the config once and signing a file for each machine concerned",
+    })
+}
+
+/// Runs an example of core's, whose stdout is `key=value` lines; `None` if there is no such example.
+fn example(rig: &Rig<'_>, name: &str) -> Outcome<Option<BTreeMap<String, String>>> {
+    if !root().join("core/examples").join(format!("{name}.rs")).is_file() {
+        return Ok(None);
+    }
+    let text = match rig.size {
+        Size::Full => {
+            let args = [
+                "run",
+                "--quiet",
+                "--release",
+                "--package",
+                "malai-core",
+                "--all-features",
+                "--example",
+                name,
+            ];
+            text_of(cargo().args(args))?
+        }
+        Size::Quick => {
+            let built = target_dir().join("debug").join("examples").join(name);
+            if !built.is_file() {
+                let args = ["build", "--quiet", "--workspace", "--all-features", "--example", name];
+                crate::run::done(cargo().args(args))?;
+            }
+            text_of(program(built).env("MALAI_BENCH_QUICK", "1"))?
+        }
+    };
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    Ok(Some(pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()))
+}
+
+fn number(values: &BTreeMap<String, String>, key: &str) -> Outcome<f64> {
+    let text = values.get(key).ok_or_else(|| format!("the example printed no {key}"))?;
+    text.parse().map_err(|_| format!("the example printed {key}={text}: expected a number"))
+}
+
+fn milliseconds(median: Median) -> String {
+    let Median { median, low, high } = median;
+    format!("{:.1} ms ({:.1} to {:.1})", median * 1e3, low * 1e3, high * 1e3)
+}
