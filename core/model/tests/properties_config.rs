@@ -315,6 +315,12 @@ fn hostile_files_end_soon() {
             let last = text.matches('[').count();
             format!("{manager}{text}[group.g{last}]\nmembers=[]\n")
         }),
+        ("many questions", {
+            let machine = |n: u8| format!("[machine.m{n}]\nid52=\"{}\"\n", key(n));
+            let machines: String = (2..250).map(machine).collect();
+            let lines = "\"m2 shell\",".repeat(300_000);
+            format!("{manager}{machines}[test.t]\nfrom=\"*\"\ndeny=[{lines}]\n")
+        }),
         ("machines without ids", repeated(&|n| format!("[machine.m{n}]\n"))),
         ("quotes", format!("a = \"{}", "\\\"".repeat(SIZE / 2))),
         ("one array", format!("[group.g]\nmembers = [{}]", "1,".repeat(SIZE / 2))),
