@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use malai_testkit::{Cluster, TestHome, TestNet, await_until};
+use malai_testkit::{Cluster, TestNet, await_until};
 
 use crate::commands::is_gone;
 use crate::{SOON, net, open_cluster};
@@ -18,13 +18,23 @@ fn mark(net: &TestNet) -> (PathBuf, String) {
 fn a_strangers_key_is_refused_and_nothing_is_run() {
     let net = net();
     let cluster = open_cluster(&net);
-    let stranger = TestHome::new(&net, "stranger");
-    stranger.malai(["machine", "init", &cluster.root(), "company"]).ok();
+    let config = cluster.home("web01").read("clusters/company/machine.toml");
+    // Somebody else's cluster claims web01 as a machine of its own, with every right for the stranger.
+    let other = Cluster::named(&net, "other", "other-manager", &["stranger"]);
+    let id = cluster.id52("web01");
+    other.edit(|text| format!("{text}\n[machine.web01]\nid52 = \"{id}\"\nallow_from = \"stranger\"\n"));
+    let stranger = other.home("stranger");
+    await_until("the stranger to know of web01", SOON, || {
+        stranger.read("clusters/other/machine.toml").is_some_and(|text| text.contains(&id))
+    });
     let (path, text) = mark(&net);
-    let address = format!("{}.{}", cluster.id52("web01"), cluster.root());
-    let output = stranger.malai(["--json", &address, "touch", &text]).exits(255);
+    let output = stranger.malai(["--json", "web01.other", "touch", &text]).exits(255);
     assert!(!path.exists());
     output.fails_with("p2p.not_admitted");
+    // Nor did web01 take what the other manager sent it.
+    assert_eq!(cluster.home("web01").read("clusters/company/machine.toml"), config);
+    assert_eq!(cluster.home("web01").read("clusters/other/machine.toml"), None);
+    cluster.home("laptop").malai(["web01.company", "touch", &text]).ok();
 }
 
 #[test]
