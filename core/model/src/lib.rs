@@ -4,9 +4,9 @@
 //! network, and a property of it holds on every platform.
 
 pub mod acl;
-pub mod cluster;
 pub mod address;
 pub mod alias;
+pub mod cluster;
 pub mod code;
 pub mod config;
 pub mod diagnostic;
