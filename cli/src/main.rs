@@ -1,2 +1,22 @@
-//! cli
-fn main() {}
+//! `malai`: the command line. Everything it does goes through `malai_core::api`.
+
+mod args;
+mod commands;
+mod daemonize;
+mod env;
+mod error;
+mod log;
+mod output;
+mod signals;
+mod view;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let env = env::Env::read();
+    let output = output::Output::new(&env);
+    match args::Args::try_parse() {
+        Ok(args) => commands::run(args, env, output),
+        Err(usage) => output.usage(&usage),
+    }
+}

@@ -45,11 +45,9 @@ const CHECKS: &[(&str, Check)] = &[
         None => bench::run(bench::Size::Quick).map(|()| Ended::Passed),
         Some(missing) => Ok(Ended::NotRun(missing)),
     }),
+    // Once each: the tests themselves were just run, this is about the rig and other seeds.
     ("soak, scaled down", || {
-        if soak::is_empty() {
-            return Err("there are no long runs".to_owned());
-        }
-        soak::run_scaled("0.02", &[]).map(|()| Ended::Passed)
+        soak::run_scaled("0.001", &["laws", "streams", "crashes"]).map(|()| Ended::Passed)
     }),
 ];
 

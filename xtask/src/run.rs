@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// What a task ends with.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
@@ -52,11 +54,51 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Runs a program to its end, its output going where this one's goes.
+/// How long all of a CI run may take after `.ci/run` has installed its tools.
+const CI_LIMIT: Duration = Duration::from_secs(22 * 60);
+
+/// Runs a program to its end, its output going where this one's goes. On CI it is ended, with all that it started,
+/// when the run as a whole has taken too long: something hangs.
 pub(crate) fn done(command: &mut Command) -> Outcome {
     let words = describe(command);
-    let status = command.status().map_err(|source| format!("starting {words}: {source}"))?;
+    let status =
+        if is_ci() { limited(command, CI_LIMIT, &words)? } else { started(command.status(), &words)? };
     if status.success() { Ok(()) } else { Err(format!("{words}: {status}")) }
+}
+
+fn started<T>(result: std::io::Result<T>, words: &str) -> Outcome<T> {
+    result.map_err(|source| format!("starting {words}: {source}"))
+}
+
+/// Runs a program in a group of its own, until `limit` after the first call.
+#[cfg(unix)]
+fn limited(command: &mut Command, limit: Duration, words: &str) -> Outcome<ExitStatus> {
+    use std::os::unix::process::CommandExt;
+
+    use nix::sys::signal::{Signal, killpg};
+    use nix::unistd::Pid;
+
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let began = BEGAN.get_or_init(Instant::now);
+    let mut child = started(command.process_group(0).spawn(), words)?;
+    loop {
+        if let Some(status) = started(child.try_wait(), words)? {
+            return Ok(status);
+        }
+        if began.elapsed() > limit {
+            // Not reaped yet, so the number is still this group's.
+            let group = i32::try_from(child.id()).map(Pid::from_raw);
+            let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+            let _ = child.wait();
+            return Err(format!("{words}: ended, since the whole run took more than {} s", limit.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(not(unix))]
+fn limited(command: &mut Command, _limit: Duration, words: &str) -> Outcome<ExitStatus> {
+    started(command.status(), words)
 }
 
 /// Runs a program to its end and returns its stdout.
@@ -65,7 +107,8 @@ pub(crate) fn text_of(command: &mut Command) -> Outcome<String> {
     let output =
         command.stderr(Stdio::piped()).output().map_err(|source| format!("starting {words}: {source}"))?;
     if !output.status.success() {
-        return Err(format!("{words}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        return Err(format!("{words}: {}\n{stdout}{stderr}", output.status));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -74,4 +117,18 @@ fn describe(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let args: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     format!("{} {}", name.to_string_lossy(), args.join(" "))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_over_its_limit_is_ended() {
+        let limit = Duration::from_millis(200);
+        let began = Instant::now();
+        let result = limited(Command::new("sh").args(["-c", "sleep 100; true"]), limit, "sleep");
+        assert!(result.is_err_and(|error| error.contains("ended")));
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
 }

@@ -19,4 +19,4 @@ pub use error::HostError;
 pub use group::ProcessGroup;
 pub use inherit::seal_inherited_files;
 pub use process::{Process, ProcessInput, ProcessOutput, SpawnRequest};
-pub use user::LocalUser;
+pub use user::{LocalUser, effective_uid};

@@ -24,6 +24,11 @@ pub struct LocalUser {
     pub path: String,
 }
 
+/// The user id that this process acts as.
+pub fn effective_uid() -> u32 {
+    nix::unistd::Uid::effective().as_raw()
+}
+
 impl LocalUser {
     /// Finds the user that this process runs as. Not from the environment: a daemon may have another's. May
     /// block, where users come from the network.

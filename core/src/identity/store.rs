@@ -100,3 +100,13 @@ pub fn make_secret_key() -> Result<SecretKey, IdentityError> {
     getrandom::fill(bytes.as_mut_slice()).map_err(|e| IdentityError::Randomness(e.to_string()))?;
     Ok(SecretKey::from_bytes(&bytes))
 }
+
+/// Makes random bytes from the system's randomness.
+///
+/// # Errors
+/// [`IdentityError::Randomness`].
+pub fn make_random<const N: usize>() -> Result<[u8; N], IdentityError> {
+    let mut bytes = [0_u8; N];
+    getrandom::fill(&mut bytes).map_err(|e| IdentityError::Randomness(e.to_string()))?;
+    Ok(bytes)
+}

@@ -124,6 +124,33 @@ impl Cluster {
             .expect("the cluster has the machine")
     }
 
+    /// Returns a machine's id52 as the master config has it.
+    ///
+    /// # Panics
+    ///
+    /// When the config has no such machine.
+    pub fn id52(&self, machine: &str) -> String {
+        self.id52_in(&format!("[machine.{machine}]"))
+    }
+
+    /// Returns the root's id52.
+    ///
+    /// # Panics
+    ///
+    /// When the config does not say it.
+    pub fn root(&self) -> String {
+        self.id52_in("[cluster-manager]")
+    }
+
+    fn id52_in(&self, heading: &str) -> String {
+        let text = self.manager().cluster_toml(&self.alias);
+        let section = text.lines().skip_while(|line| line.trim() != heading).skip(1);
+        let mut lines = section.take_while(|line| !line.trim_start().starts_with('['));
+        let id = lines
+            .find_map(|line| line.trim().strip_prefix("id52 = \"")?.split('"').next().map(str::to_owned));
+        id.unwrap_or_else(|| panic!("no id52 under {heading} in:\n{text}"))
+    }
+
     /// Makes an invite and returns its text.
     ///
     /// # Panics

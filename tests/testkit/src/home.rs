@@ -87,9 +87,9 @@ impl TestHome {
     /// Adds lines to the section `[machine.<name>]` of the master config, which must have it.
     pub fn add_to_machine(&self, alias: &str, machine: &str, lines: &str) {
         self.edit_cluster_toml(alias, |text| {
-            let head = format!("[machine.{machine}]\n");
+            let head = format!("\n[machine.{machine}]\n");
             let (before, after) =
-                text.split_once(&head).unwrap_or_else(|| panic!("no {head} in cluster.toml:\n{text}"));
+                text.split_once(&head).unwrap_or_else(|| panic!("no {head:?} in cluster.toml:\n{text}"));
             format!("{before}{head}{lines}\n{after}")
         });
     }

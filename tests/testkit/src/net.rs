@@ -41,7 +41,9 @@ impl TestNet {
     ///
     /// As [`TestNet::new`].
     pub fn of_program(program: impl Into<PathBuf>) -> Self {
-        let binary = program.into();
+        let given = program.into();
+        // Processes start in the net's folder, where a relative path would mean something else.
+        let binary = given.canonicalize().unwrap_or(given);
         assert!(binary.is_file(), "no malai binary at {}", binary.display());
         // Not the platform's temporary folder: a Unix socket's path is limited to about 104 bytes.
         let dir =

@@ -34,33 +34,41 @@ fn matches(glob: &ArgGlob, word: &str) -> bool {
     }
 }
 
-/// Matches one part without slashes. Linear but for one step back to the last `*`: no input makes it explode.
+/// Matches one part without slashes.
 fn part_matches(pattern: &str, part: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let part: Vec<char> = part.chars().collect();
+    if pattern.is_ascii() && part.is_ascii() {
+        // Nearly always, and then nothing needs to be taken apart into characters.
+        return wildcards_match(pattern.as_bytes(), part.as_bytes(), b'*', b'?');
+    }
+    let (pattern, part): (Vec<char>, Vec<char>) = (pattern.chars().collect(), part.chars().collect());
+    wildcards_match(&pattern, &part, '*', '?')
+}
+
+/// Goes back to the last `*` only, so that no input makes it explode: at worst pattern times part.
+fn wildcards_match<T: PartialEq>(pattern: &[T], part: &[T], star: T, any: T) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut last_star: Option<(usize, usize)> = None;
     while t < part.len() {
         match pattern.get(p) {
-            Some('*') => {
+            Some(c) if *c == star => {
                 last_star = Some((p, t));
                 p += 1;
             }
-            Some(c) if *c == '?' || *c == part[t] => {
+            Some(c) if *c == any || *c == part[t] => {
                 p += 1;
                 t += 1;
             }
             _ => match last_star {
-                Some((star, taken)) => {
-                    last_star = Some((star, taken + 1));
-                    p = star + 1;
+                Some((at, taken)) => {
+                    last_star = Some((at, taken + 1));
+                    p = at + 1;
                     t = taken + 1;
                 }
                 None => return false,
             },
         }
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    pattern[p..].iter().all(|c| *c == star)
 }
 
 #[cfg(test)]
@@ -89,6 +97,8 @@ mod tests {
         assert!(lets_in("v?.?", "v1.2"));
         assert!(!lets_in("v?", "v12"));
         assert!(lets_in("é?", "éü"));
+        assert!(!lets_in("?", "éü"));
+        assert!(lets_in("*?ü", "aéü"));
         assert!(lets_in("exact", "exact"));
         assert!(!lets_in("exact", "exactly"));
         assert!(!lets_in("", "x"));

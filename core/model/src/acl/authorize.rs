@@ -43,7 +43,7 @@ impl<A: Action> Authorized<A> {
 
 /// Refused. What a caller is told is the same for every reason; the reason is for the target's audit log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this machine's rules do not allow it to you")]
+#[error("the rules do not allow this to you")]
 pub struct Denied {
     reason: DenyReason,
 }

@@ -108,6 +108,40 @@ pub fn open_rules(config: &ClusterConfig) -> Vec<String> {
     rules
 }
 
+/// An invite would hand out the rights of rules that say `*`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("whoever joins would have rights at once, by {}", rules.join(", "))]
+pub struct OpenRules {
+    rules: Vec<String>,
+}
+
+impl OpenRules {
+    /// The rules, as [`open_rules`] names them. For the manager: a joiner is told the code alone.
+    pub fn rules(&self) -> &[String] {
+        &self.rules
+    }
+
+    /// The stable code: `invite.open_rule`.
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::InviteOpenRule
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some("let these rules name groups or machines, or make the invite with --open".to_owned())
+    }
+}
+
+/// Refuses an invite, at its making and again at each registration (a rule may have come since), while a rule says `*`
+/// and the admin did not say `--open`.
+///
+/// # Errors
+/// [`OpenRules`] with the names of those rules.
+pub fn check_open(config: &ClusterConfig, record: &InviteRecord) -> Result<(), OpenRules> {
+    let rules = if record.open { Vec::new() } else { open_rules(config) };
+    if rules.is_empty() { Ok(()) } else { Err(OpenRules { rules }) }
+}
+
 /// The groups that hold `*` in the end.
 fn open_groups(config: &ClusterConfig) -> BTreeSet<&GroupName> {
     let mut holders: BTreeMap<&GroupName, Vec<&GroupName>> = BTreeMap::new();

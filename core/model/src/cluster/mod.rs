@@ -13,7 +13,8 @@ pub use distribution::{
 };
 pub use invite::{Invite, InviteTextProblem, Token};
 pub use join::{
-    JoinEdit, JoinPlan, JoinProblem, JoinTerms, accept_join, open_rules, plan_join, verify_accepted,
+    JoinEdit, JoinPlan, JoinProblem, JoinTerms, OpenRules, accept_join, check_open, open_rules, plan_join,
+    verify_accepted,
 };
 pub use lockout::{Attempt, Lockout, LockoutLimits};
 pub use record::{

@@ -1,7 +1,7 @@
 //! `DeviceConfig`: all of `malai.toml`, what this one device wants for itself, whatever its clusters say.
 
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::cluster::UserName;

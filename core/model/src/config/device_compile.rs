@@ -1,7 +1,7 @@
 //! The passes of `malai.toml`: document → [`DeviceConfig`], section by section.
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 

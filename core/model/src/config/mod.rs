@@ -6,6 +6,7 @@ mod cluster;
 mod device;
 mod device_compile;
 mod document;
+mod edit;
 mod machine;
 mod personalize;
 mod problem;
@@ -23,13 +24,16 @@ pub use device::{
     NetworkConfig, ProxyConfig, Relays, TcpForward, compile_device,
 };
 pub use document::MAX_CONFIG_BYTES;
+pub use edit::{EditProblem, add_machine, free_machine_name, new_cluster, remove_machine, replace_id52};
 pub use machine::{
     AccessKind, Directory, DirectoryMachine, DirectoryService, MachineConfig, ProtocolKind, Recipient,
     compile_machine,
 };
 pub use personalize::{Personalised, Personalizer, personalize};
 pub use problem::{Compiled, ConfigProblems};
-pub use signed::{SignedConfig, SignedConfigProblem, check_signature, verify_signed};
+pub use signed::{
+    SignedConfig, SignedConfigProblem, check_signature, root_digest, text_digest, verify_signed,
+};
 pub use validate::{GlobProblem, UserNameProblem};
 
 use crate::name::TestName;

@@ -52,7 +52,9 @@ impl Personalised {
         text.push_str(&self.head);
         put_raw(&mut text, "serial", &serial.to_string());
         put(&mut text, "next_root", next_root);
+        text.push('\n');
         text.push_str(&self.tail);
+        text.push('\n');
         let block = signature_block(root, text.as_bytes());
         text.push_str(&block);
         text

@@ -40,6 +40,10 @@ pub struct ConfigProblems {
 }
 
 impl ConfigProblems {
+    pub(crate) fn new(diagnostics: Vec<Diagnostic>) -> Self {
+        Self { diagnostics }
+    }
+
     /// The findings by their place in the file, warnings among them.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics

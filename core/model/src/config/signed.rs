@@ -115,6 +115,16 @@ pub fn verify_signed(
     Ok(SignedConfig { config, warnings, digest })
 }
 
+/// Hex SHA-256 of the next root's 32 public bytes: what a config commits to.
+pub fn root_digest(next_root: &Id52) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(next_root.as_bytes()))
+}
+
+/// Hex SHA-256 of a config's exact text, as [`crate::wire::ConfigHave`] has it.
+pub fn text_digest(text: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()))
+}
+
 /// Gives the text to be appended to `body`, which has to end in a line break.
 pub(super) fn signature_block(root: &SecretKey, body: &[u8]) -> String {
     let value = root.sign(&SignatureContext::MACHINE_CONFIG, body);

@@ -199,7 +199,8 @@ pub struct JoinAccepted {
     /// Where the manager may be found, `host:port`.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// The root's signature over the invite's and the machine's id52, so that whoever holds an invite's key cannot name
-    /// somebody else's root: 128 hex digits.
+    /// The root's signature over the invite's and the machine's id52 and all of the above but the addresses, so that
+    /// whoever holds an invite's key cannot name somebody else's root: 128 hex digits. Made and checked by
+    /// [`crate::cluster::accept_join`] and [`crate::cluster::verify_accepted`].
     pub proof: String,
 }

@@ -1,6 +1,6 @@
 //! Checks of single values: names, ids, ports, durations, words, globs, networks.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub(crate) fn split_host_port(text: &str) -> Option<(&str, u16)> {
     let plain = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
     let port = port.parse::<u16>().ok().filter(|port| plain && *port > 0)?;
     let host_is_right = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<core::net::Ipv6Addr>().is_ok()),
         None => !host.contains(':') && is_host(host),
     };
     host_is_right.then_some((host, port))

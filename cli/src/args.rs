@@ -1,0 +1,206 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
+
+const AFTER_HELP: &str = "\
+Examples:
+  malai cluster init company                     make a cluster; this device manages it
+  malai cluster create-invite company            print an invite for a new machine
+  malai machine init <invite> company --name web01   join, on the new machine
+  malai daemon                                   take requests and hand out the config
+  malai web01.company ps aux                     run a program on web01
+  tar c . | malai web01.company tar x -C /srv    stdin, stdout and the status are the program's
+
+Options of malai stand before the address; everything after it belongs to the program.
+Exit status: the program's own; 128+N if signal N killed it; 255 if malai itself failed.
+For other subcommands: 0 done, 1 failed, 2 wrong usage.";
+
+/// Remote access to your machines, without a VPN, an SSH port or a server in the middle.
+#[derive(Debug, Parser)]
+#[command(name = "malai", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(subcommand_precedence_over_arg = false, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every subcommand takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// The home directory [default: $MALAI_HOME, else ~/.local/share/malai]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print data as JSON, with a versioned schema
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long reaching a machine may take, such as 500ms, 5s or 1m [default: 5s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Option<Duration>,
+    /// Say on stderr what malai does; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make and manage clusters
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Make this device a machine of a cluster
+    #[command(subcommand)]
+    Machine(MachineCommand),
+    /// Run a program on a machine (the same as `malai <address> <program> …`)
+    #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
+    Exec(ExecArgs),
+    /// Take requests, hand out and receive configs, in the background
+    #[command(visible_alias = "d", after_help = DAEMON_HELP)]
+    Daemon(DaemonArgs),
+    /// Put edited files in force, all or nothing
+    #[command(
+        after_help = "Example:\n  $EDITOR ~/.local/share/malai/clusters/company/cluster.toml\n  malai rescan --check && malai rescan"
+    )]
+    Rescan {
+        /// Only validate; change nothing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Ask managers for this device's config
+    Sync {
+        /// Only this cluster
+        cluster: Option<ClusterAlias>,
+    },
+    /// Show this device's clusters, roles, identities and sync state
+    Info,
+    /// Show what the daemon does now: where it listens, connections, running requests
+    Status,
+    /// The old spelling of `malai cluster init`
+    #[command(hide = true, alias = "create-cluster")]
+    InitCluster {
+        /// What to call the cluster
+        #[arg(long)]
+        alias: ClusterAlias,
+        /// What it calls itself
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// The old spelling of `malai machine init`
+    #[command(hide = true, name = "init", alias = "create-machine")]
+    OldInit(JoinArgs),
+    #[command(external_subcommand)]
+    Address(Vec<String>),
+}
+
+const DAEMON_HELP: &str = "\
+Everything is loaded and validated before it goes to the background; if something is wrong, all of it is listed and \
+nothing runs.
+
+Examples:
+  malai daemon                    in the background
+  malai daemon --foreground       for systemd (Type=notify) and containers
+  eval \"$(malai daemon -e)\"       start it if needed and set the shell's variables";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster; this device becomes its manager
+    #[command(after_help = "Example:\n  malai cluster init company")]
+    Init {
+        /// What this device calls it
+        alias: ClusterAlias,
+        /// What the cluster calls itself [default: the alias]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Print an invite for new machines
+    #[command(
+        after_help = "Examples:\n  malai cluster create-invite company\n  malai cluster create-invite company --alias conf-2025 --expires 30d --max-uses 50"
+    )]
+    CreateInvite {
+        /// The cluster
+        cluster: ClusterAlias,
+        /// What to call the invite in lists
+        #[arg(long, value_name = "LABEL")]
+        alias: Option<String>,
+        /// How long it holds [default: 7d]
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        expires: Option<Duration>,
+        /// How many machines may join with it [default: 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        max_uses: Option<u32>,
+        /// Add machines that join to this group (may be repeated)
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<GroupName>,
+        /// Make it although a rule says `*`, so that whoever joins has rights at once
+        #[arg(long)]
+        open: bool,
+    },
+    /// List a cluster's invites
+    ListInvites {
+        /// The cluster
+        cluster: ClusterAlias,
+    },
+    /// End an invite at once
+    RevokeInvite {
+        /// The cluster
+        cluster: ClusterAlias,
+        /// The invite, its id52 or its label
+        invite: String,
+    },
+    /// List this device's clusters
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// Join a cluster, by an invite or by the manager's id52
+    #[command(
+        after_help = "Examples:\n  malai machine init <invite> company --name web01\n  malai machine init <manager-id52> company     then paste what it prints into cluster.toml"
+    )]
+    Init(JoinArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct JoinArgs {
+    /// The invite that the manager gave, or the manager's id52
+    #[arg(value_name = "INVITE|ID52")]
+    pub(crate) via: String,
+    /// What this device calls the cluster
+    pub(crate) alias: ClusterAlias,
+    /// The name that this machine would like to have
+    #[arg(long)]
+    pub(crate) name: Option<MachineName>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExecArgs {
+    /// The machine, the program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ADDRESS PROGRAM"
+    )]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DaemonArgs {
+    /// Stay in the foreground
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Print `export` lines for eval, starting the daemon if needed
+    #[arg(short = 'e', conflicts_with = "foreground")]
+    pub(crate) env: bool,
+    /// How `malai daemon` starts its own background half
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) detached: bool,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    malai_core::model::duration::parse_duration(text).map_err(|problem| problem.to_string())
+}

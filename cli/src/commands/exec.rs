@@ -1,0 +1,152 @@
+//! `malai web01.company ps aux`.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use malai_core::Bytes;
+use malai_core::api::{CommandEvent, CommandInput, RunRequest};
+use malai_core::model::wire::Signal;
+use tokio::sync::mpsc;
+
+use super::{Context, Outcome};
+use crate::error::Failure;
+use crate::signals::Signals;
+
+/// How many blocks of output may wait for a slow terminal or pipe.
+const WAITING_BLOCKS: usize = 4;
+const STDIN_BLOCK: usize = 64 * 1024;
+/// The status that a shell shows for death by SIGPIPE.
+const BROKEN_PIPE: u8 = 128 + 13;
+
+/// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
+pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+    let client = context.client().await?;
+    let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
+    let request = RunRequest { words: words.to_vec(), env: context.env.locale.clone() };
+    let command = tokio::select! {
+        command = client.run(request) => command?,
+        // Nothing runs yet: give up as any program would.
+        signal = signals.next() => return Ok(128 + number(signal)),
+    };
+    let mut output = command.output;
+    let control = command.control;
+    // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
+    let stdin = start_stdin(command.input);
+    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let status = loop {
+        let event = tokio::select! {
+            event = output.next() => event.map_err(malai_core::Error::from)?,
+            signal = signals.next() => {
+                control.signal(signal).await.map_err(malai_core::Error::from)?;
+                continue;
+            }
+        };
+        let written = match event {
+            CommandEvent::Stdout(bytes) => writer.write(Target::Stdout, bytes).await,
+            CommandEvent::Stderr(bytes) => writer.write(Target::Stderr, bytes).await,
+            CommandEvent::Ended(end) => match writer.finish().await {
+                Ok(()) => break end.shell_status(),
+                Err(ReaderGone) => break BROKEN_PIPE,
+            },
+        };
+        if written.is_err() {
+            // As in a local pipe: `malai web01.company yes | head` ends both.
+            break BROKEN_PIPE;
+        }
+    };
+    stdin.abort();
+    drop((output, control));
+    client.close().await;
+    Ok(status)
+}
+
+fn number(signal: Signal) -> u8 {
+    match signal {
+        Signal::Hup => 1,
+        Signal::Int => 2,
+        Signal::Quit => 3,
+        Signal::Kill => 9,
+        Signal::Usr1 => 10,
+        Signal::Usr2 => 12,
+        Signal::Term => 15,
+    }
+}
+
+/// Reads stdin on a thread and feeds it to the command.
+fn start_stdin(input: CommandInput) -> tokio::task::AbortHandle {
+    let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
+    // The thread is never joined: a read of a terminal cannot be interrupted, and the process ends soon.
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let mut block = vec![0; STDIN_BLOCK];
+            match stdin.read(&mut block) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    block.truncate(count);
+                    if blocks.blocking_send(Bytes::from(block)).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    tokio::task::spawn(async move {
+        while let Some(block) = waiting.recv().await {
+            if input.write(block).await.is_err() {
+                return;
+            }
+        }
+        // A failure here shows as the end of the output, which somebody watches.
+        _ = input.end().await;
+    })
+    .abort_handle()
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Stdout,
+    Stderr,
+}
+
+/// Writes output on a thread.
+struct Writer {
+    blocks: mpsc::Sender<(Target, Bytes)>,
+    done: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Writer {
+    fn start() -> std::io::Result<Self> {
+        let (blocks, mut waiting) = mpsc::channel::<(Target, Bytes)>(WAITING_BLOCKS);
+        let (tell, done) = tokio::sync::oneshot::channel();
+        // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
+        let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        let mut stderr = std::io::stderr();
+        std::thread::spawn(move || {
+            while let Some((target, block)) = waiting.blocking_recv() {
+                match target {
+                    Target::Stdout if stdout.write_all(&block).is_err() => return,
+                    Target::Stdout => {}
+                    // Whoever closed stderr does not want it.
+                    Target::Stderr => _ = stderr.write_all(&block),
+                }
+            }
+            _ = tell.send(());
+        });
+        Ok(Self { blocks, done })
+    }
+
+    /// Hands over a block; fails when nobody reads stdout any more.
+    async fn write(&self, target: Target, block: Bytes) -> Result<(), ReaderGone> {
+        self.blocks.send((target, block)).await.map_err(|_| ReaderGone)
+    }
+
+    /// Waits until everything is written.
+    async fn finish(self) -> Result<(), ReaderGone> {
+        drop(self.blocks);
+        self.done.await.map_err(|_| ReaderGone)
+    }
+}
+
+/// The reader of our stdout is gone: what a program gets SIGPIPE for.
+struct ReaderGone;

@@ -1,0 +1,131 @@
+//! A subcommand a file. Each parses nothing and decides nothing: it asks `malai_core::api` and shows the answer.
+
+mod cluster;
+mod daemon;
+mod exec;
+mod machine;
+mod rescan;
+mod show;
+
+use std::process::ExitCode;
+
+use malai_core::api::{Client, ClientOptions};
+
+use crate::args::{Args, Command, Global};
+use crate::env::Env;
+use crate::error::Failure;
+use crate::output::{DONE, FAILED, OWN_FAILURE, Output, USAGE};
+
+/// What every subcommand works with.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) env: Env,
+    pub(crate) output: Output,
+}
+
+/// A subcommand's result: its exit status.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+/// Runs what was asked for.
+pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
+    let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_));
+    let context = Context { global: args.global, env, output };
+    if context.global.verbose > 0 {
+        start_tracing(context.global.verbose);
+    }
+    let outcome = dispatch(&context, args.command);
+    let status = match outcome {
+        Ok(status) => status,
+        Err(failure) => {
+            context.output.failure(&failure, context.global.json);
+            match (remote_status, failure.code) {
+                (true, _) => failure.status(),
+                (false, malai_core::model::code::ErrorCode::Usage) => USAGE,
+                (false, _) => FAILED,
+            }
+        }
+    };
+    ExitCode::from(status)
+}
+
+fn dispatch(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Daemon(args) => daemon::daemon(context, &args),
+        Command::Exec(args) => block_on(exec::exec(context, &args.words)),
+        Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Cluster(command) => block_on(cluster::cluster(context, command)),
+        Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
+        Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {
+            block_on(machine::init(context, args))
+        }
+        Command::Rescan { check } => block_on(rescan::rescan(context, check)),
+        Command::Sync { cluster } => block_on(rescan::sync(context, cluster)),
+        Command::Info => block_on(show::info(context)),
+        Command::Status => block_on(show::status(context)),
+    }
+}
+
+/// Runs one subcommand on a runtime of its own. One thread starts fastest, which is what a short command feels.
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("start the runtime", &error))?;
+    let outcome = runtime.block_on(work);
+    // A thread may sit in a read of stdin that never returns.
+    runtime.shutdown_background();
+    outcome
+}
+
+impl Context {
+    /// Opens the home; with a daemon, operations go through it.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::open(self.client_options()?).await?)
+    }
+
+    pub(crate) fn client_options(&self) -> Result<ClientOptions, Failure> {
+        let home = self.env.home(self.global.home.as_ref()).ok_or_else(|| {
+            Failure::usage("find a home directory to work in", "set MALAI_HOME or pass --home DIR")
+        })?;
+        let mut options = ClientOptions::new(home);
+        options.runtime_dir = Some(self.env.rendezvous());
+        options.socket = self.env.agent.clone();
+        if let Some(timeout) = self.global.connect_timeout {
+            options.connect_timeout = timeout;
+        }
+        Ok(options)
+    }
+
+    /// Prints data: as JSON if asked for, else as lines.
+    pub(crate) fn show<T: serde::Serialize>(&self, data: &T, lines: impl FnOnce(&T) -> Vec<String>) -> u8 {
+        if self.global.json {
+            self.output.json(data);
+        } else {
+            for line in lines(data) {
+                self.output.line(&line);
+            }
+        }
+        DONE
+    }
+}
+
+impl Failure {
+    /// The status of a failed remote command: as a shell has it where the program could not be started, else 255.
+    fn status(&self) -> u8 {
+        match self.code {
+            malai_core::model::code::ErrorCode::CommandNotFound => 127,
+            malai_core::model::code::ErrorCode::CommandNotExecutable => 126,
+            _ => OWN_FAILURE,
+        }
+    }
+}
+
+fn start_tracing(verbose: u8) {
+    let level = if verbose == 1 { "malai=info,malai_core=debug" } else { "debug" };
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+}

@@ -1,0 +1,65 @@
+//! Log lines: `2025-01-15T10:30:45Z [INFO] [company] [cluster-manager] Config distributed to 3 machines`.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::Mutex;
+
+use malai_core::daemon::RotatingLog;
+use malai_core::model::text::escape_control;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// Sends what happens to the log, and to stderr too when a person or a supervisor watches.
+pub(crate) fn start(log: RotatingLog, to_stderr: bool) {
+    let lines = LogLines { log: Mutex::new(log), to_stderr };
+    let filter = tracing_subscriber::EnvFilter::new("warn,malai=info,malai_core=info");
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    // It fails only if there is one already, and this is the first thing that a daemon does.
+    _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+struct LogLines {
+    log: Mutex<RotatingLog>,
+    to_stderr: bool,
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    cluster: Option<String>,
+    role: Option<String>,
+    rest: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // What a peer chose may be among the values.
+        let text = format!("{value:?}");
+        let text = escape_control(&text);
+        match field.name() {
+            "message" => self.message = text.into_owned(),
+            "cluster" => self.cluster = Some(text.into_owned()),
+            "role" => self.role = Some(text.trim_matches('"').to_owned()),
+            name => _ = write!(self.rest, " {name}={text}"),
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for LogLines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let mut line = format!("{now} [{}]", event.metadata().level());
+        for part in [fields.cluster, fields.role].into_iter().flatten() {
+            _ = write!(line, " [{part}]");
+        }
+        _ = writeln!(line, " {}{}", fields.message, fields.rest);
+        // A full disk must not stop the daemon; there is nowhere left to complain.
+        _ = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write_all(line.as_bytes());
+        if self.to_stderr {
+            _ = std::io::stderr().lock().write_all(line.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The only file that prints.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use malai_core::api::SCHEMA;
+use malai_core::model::diagnostic::Diagnostic;
+use serde::Serialize;
+
+use crate::env::Env;
+use crate::error::Failure;
+
+/// What a subcommand ends with: everything it did, or nothing more to say.
+pub(crate) const DONE: u8 = 0;
+/// The status of a subcommand that failed.
+pub(crate) const FAILED: u8 = 1;
+/// The status of wrong usage.
+pub(crate) const USAGE: u8 = 2;
+/// The status of malai's own failure where a remote status is expected.
+pub(crate) const OWN_FAILURE: u8 = 255;
+
+/// Prints, in colour where that helps.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    colour: bool,
+}
+
+impl Output {
+    pub(crate) fn new(env: &Env) -> Self {
+        Self { colour: env.colour }
+    }
+
+    /// Prints a line of data.
+    pub(crate) fn line(&self, text: &str) {
+        // A reader that went away (`| head`) is no failure.
+        _ = writeln!(std::io::stdout().lock(), "{text}");
+    }
+
+    /// Prints data as JSON, with the version of the schema beside it.
+    pub(crate) fn json(&self, data: &impl Serialize) {
+        let mut value = serde_json::to_value(data).unwrap_or_default();
+        match &mut value {
+            serde_json::Value::Object(fields) => {
+                fields.insert("schema".to_owned(), SCHEMA.into());
+            }
+            other => value = serde_json::json!({ "schema": SCHEMA, "items": other.take() }),
+        }
+        self.line(&serde_json::to_string_pretty(&value).unwrap_or_default());
+    }
+
+    /// Says something beside the data, on stderr.
+    pub(crate) fn note(&self, text: &str) {
+        _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// Shows findings about files, on stderr.
+    pub(crate) fn diagnostics(&self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            self.note(&diagnostic.render());
+        }
+    }
+
+    /// Shows a failure as `error:`, `caused by:`, `hint:` lines, or as JSON on stderr.
+    pub(crate) fn failure(&self, failure: &Failure, json: bool) {
+        if json {
+            let value = serde_json::json!({
+                "schema": SCHEMA,
+                "error": {
+                    "code": failure.code,
+                    "message": failure.message,
+                    "causes": failure.causes,
+                    "hint": failure.hint,
+                    "diagnostics": failure.diagnostics,
+                },
+            });
+            self.note(&value.to_string());
+            return;
+        }
+        self.diagnostics(&failure.diagnostics);
+        self.note(&format!("{} failed to {}", self.paint("error:", "31"), failure.message));
+        for cause in &failure.causes {
+            self.note(&format!("{} {cause}", self.paint("caused by:", "31")));
+        }
+        if let Some(hint) = &failure.hint {
+            self.note(&format!("{} {hint}", self.paint("hint:", "36")));
+        }
+    }
+
+    /// Prints clap's help or its complaint.
+    pub(crate) fn usage(&self, usage: &clap::Error) -> ExitCode {
+        _ = usage.print();
+        ExitCode::from(if usage.use_stderr() { USAGE } else { DONE })
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.colour { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

@@ -1,0 +1,291 @@
+//! The client that every front holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use malai_model::name::ClusterAlias;
+use tokio::sync::OnceCell;
+
+use super::{
+    ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
+    JoinedView, NewInviteView, RescanView, StatusView, SyncView, handle,
+};
+use crate::clock::{SharedClock, SystemClock};
+use crate::exec::RunningCommand;
+use crate::home::{Create, Home};
+use crate::identity::{FileKeyStore, KeyStore};
+use crate::node::{Mode, Node, NodeOptions};
+use crate::p2p::Transport;
+use crate::timeouts;
+
+/// How a client is opened.
+pub struct ClientOptions {
+    /// The home directory; made if it is not there.
+    pub home: PathBuf,
+    /// Where processes of this user on this machine find each other; absent: they do not.
+    pub runtime_dir: Option<PathBuf>,
+    /// The socket of the daemon to use; absent: the home's own.
+    pub socket: Option<PathBuf>,
+    /// Where private keys are; absent: in files of the home.
+    pub keys: Option<Arc<dyn KeyStore>>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// How long reaching a machine may take.
+    pub connect_timeout: Duration,
+    /// How other machines are reached.
+    pub transport: Transport,
+}
+
+impl ClientOptions {
+    /// The usual options for a home.
+    pub fn new(home: PathBuf) -> Self {
+        Self {
+            home,
+            runtime_dir: None,
+            socket: None,
+            keys: None,
+            clock: Arc::new(SystemClock),
+            connect_timeout: timeouts::CONNECT,
+            transport: Transport::Quic,
+        }
+    }
+
+    /// Opens the home and makes what a node works with.
+    pub(crate) fn into_node_options(self) -> Result<NodeOptions, crate::Error> {
+        let home = Home::open(self.home, Create::Yes)?;
+        let keys = self.keys.unwrap_or_else(|| Arc::new(FileKeyStore::new(home.clone())));
+        Ok(NodeOptions {
+            home,
+            keys,
+            clock: self.clock,
+            transport: self.transport,
+            runtime_dir: self.runtime_dir,
+            connect_timeout: self.connect_timeout,
+            version: crate::VERSION,
+        })
+    }
+}
+
+/// A program to run, as it was typed.
+#[derive(Debug, Clone, Default)]
+pub struct RunRequest {
+    /// The address and the program's words.
+    pub words: Vec<String>,
+    /// `TERM`, `LANG` and `LC_*` of the caller.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A home's operations. With a daemon they are done by it, else in this process.
+pub struct Client {
+    options: std::sync::Mutex<Option<NodeOptions>>,
+    home: Home,
+    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "there is no daemon to talk to"))]
+    socket: Socket,
+    node: OnceCell<Node>,
+}
+
+/// Where the daemon is looked for.
+struct Socket {
+    path: PathBuf,
+    /// Whether somebody named it: then its absence is an error, not a reason to go without.
+    named: bool,
+}
+
+impl Client {
+    /// Opens a home, made if it is not there.
+    ///
+    /// # Errors
+    /// When the home cannot be used.
+    pub async fn open(options: ClientOptions) -> Result<Self, crate::Error> {
+        let named = options.socket.clone();
+        let runtime_dir = options.runtime_dir.clone();
+        let options = options.into_node_options()?;
+        let home = options.home.clone();
+        let socket = match named {
+            Some(path) => Socket { path, named: true },
+            None => Socket { path: home.socket_path(runtime_dir.as_deref())?, named: false },
+        };
+        Ok(Self { options: std::sync::Mutex::new(Some(options)), home, socket, node: OnceCell::new() })
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Makes a cluster; this device becomes its manager.
+    ///
+    /// # Errors
+    /// When the alias is taken or files cannot be written.
+    pub async fn init_cluster(
+        &self,
+        alias: ClusterAlias,
+        cluster_name: Option<String>,
+    ) -> Result<ClusterView, crate::Error> {
+        match self.ask(ApiRequest::InitCluster { alias, cluster_name }).await? {
+            ApiReply::Cluster(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Makes an invite for new machines.
+    ///
+    /// # Errors
+    /// When this device is not the manager, or a rule says `*` and that is not accepted.
+    pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, crate::Error> {
+        match self.ask(ApiRequest::CreateInvite(request)).await? {
+            ApiReply::Invite(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Lists a cluster's invites, oldest first.
+    ///
+    /// # Errors
+    /// When this device is not the manager.
+    pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, crate::Error> {
+        match self.ask(ApiRequest::ListInvites { cluster }).await? {
+            ApiReply::Invites { invites } => Ok(invites),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Ends an invite, named by its word, its id52 or its label. Returns what ended.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn revoke_invite(
+        &self,
+        cluster: ClusterAlias,
+        invite: String,
+    ) -> Result<Vec<InviteView>, crate::Error> {
+        match self.ask(ApiRequest::RevokeInvite { cluster, invite }).await? {
+            ApiReply::Invites { invites } => Ok(invites),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Makes this device a machine of a cluster.
+    ///
+    /// # Errors
+    /// When the manager refuses or the alias is taken. A manager that does not answer is no error: see
+    /// [`JoinedView::waiting`].
+    pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+        match self.ask(ApiRequest::Join(request)).await? {
+            ApiReply::Joined(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Validates the files of this home (`check`), or has the daemon put them in force.
+    ///
+    /// # Errors
+    /// With everything that is wrong; then what was in force still is. Without a daemon, only checking works.
+    pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
+        #[cfg(feature = "daemon")]
+        if !check && !self.has_daemon().await? {
+            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+        }
+        match self.ask(ApiRequest::Rescan { check }).await? {
+            ApiReply::Rescanned(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks managers for this device's config; `None`: all of them.
+    ///
+    /// # Errors
+    /// When there is no such cluster. What a manager answered is in each view.
+    pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, crate::Error> {
+        match self.ask(ApiRequest::Sync { cluster }).await? {
+            ApiReply::Synced { clusters } => Ok(clusters),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Describes this home.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub async fn info(&self) -> Result<InfoView, crate::Error> {
+        match self.ask(ApiRequest::Info {}).await? {
+            ApiReply::Info(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Describes what the daemon does now.
+    ///
+    /// # Errors
+    /// When no daemon runs.
+    #[cfg(feature = "daemon")]
+    pub async fn status(&self) -> Result<StatusView, crate::Error> {
+        if !self.has_daemon().await? {
+            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+        }
+        match self.ask(ApiRequest::Status {}).await? {
+            ApiReply::Status(view) => Ok(view),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Runs a program on a machine.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing runs, or what runs is hung up.
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
+        Box::pin(self.node().await?.run(request)).await
+    }
+
+    /// Closes the network. Commands that still run are hung up.
+    pub async fn close(&self) {
+        if let Some(node) = self.node.get() {
+            node.close(Duration::ZERO).await;
+        }
+    }
+
+    async fn node(&self) -> Result<&Node, crate::Error> {
+        self.node
+            .get_or_try_init(|| async {
+                let options = self.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                match options {
+                    Some(options) => Box::pin(Node::start(options, Mode::Dial)).await,
+                    // The first start failed and took the options with it: its error was reported then.
+                    None => Err(crate::cluster::ClusterError::Closed.into()),
+                }
+            })
+            .await
+    }
+
+    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, crate::Error> {
+        #[cfg(feature = "daemon")]
+        if let Some(connection) = crate::daemon::connect(&self.socket.path).await? {
+            return reply(crate::daemon::ask(connection, &request).await?);
+        } else if self.socket.named {
+            return Err(crate::daemon::DaemonError::SocketAbsent { path: self.socket.path.clone() }.into());
+        }
+        reply(handle(self.node().await?, request).await)
+    }
+
+    #[cfg(feature = "daemon")]
+    async fn has_daemon(&self) -> Result<bool, crate::Error> {
+        Ok(crate::daemon::connect(&self.socket.path).await?.is_some())
+    }
+}
+
+fn reply(reply: ApiReply) -> Result<ApiReply, crate::Error> {
+    match reply {
+        ApiReply::Failed(failed) => Err(crate::Error::Failed(Box::new(failed))),
+        reply => Ok(reply),
+    }
+}
+
+fn unexpected(reply: ApiReply) -> crate::Error {
+    tracing::debug!(?reply, "an answer to something else");
+    crate::cluster::ClusterError::OutOfTurn("an answer to another question").into()
+}

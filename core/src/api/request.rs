@@ -1,0 +1,110 @@
+//! What a front can ask for, as data: the same over the daemon's socket and in one process.
+
+use std::time::Duration;
+
+use malai_model::id::Id52;
+use malai_model::name::{ClusterAlias, GroupName, MachineName};
+use serde::{Deserialize, Serialize};
+
+/// One operation. The daemon's socket carries it as a line of JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ApiRequest {
+    /// Makes a cluster; this device becomes its manager. Answered by `Cluster`.
+    InitCluster {
+        /// What this device calls it.
+        alias: ClusterAlias,
+        /// What it calls itself; absent: the alias.
+        cluster_name: Option<String>,
+    },
+    /// Makes an invite. Answered by `Invite`.
+    CreateInvite(CreateInviteRequest),
+    /// Lists a cluster's invites. Answered by `Invites`.
+    ListInvites {
+        /// Which cluster.
+        cluster: ClusterAlias,
+    },
+    /// Ends an invite. Answered by `Invites`: those that it ended.
+    RevokeInvite {
+        /// Which cluster.
+        cluster: ClusterAlias,
+        /// The invite's word, its id52 or its label.
+        invite: String,
+    },
+    /// Makes this device a machine of a cluster. Answered by `Joined`.
+    Join(JoinClusterRequest),
+    /// Validates the files of this home and, unless `check`, puts them in force. Answered by `Rescanned`.
+    Rescan {
+        /// Only validate.
+        check: bool,
+    },
+    /// Asks managers for this device's config. Answered by `Synced`.
+    Sync {
+        /// Which cluster; absent: all.
+        cluster: Option<ClusterAlias>,
+    },
+    /// Describes this home. Answered by `Info`.
+    Info {},
+    /// Describes what runs now. Answered by `Status`.
+    Status {},
+}
+
+/// Input of [`ApiRequest::CreateInvite`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateInviteRequest {
+    /// Which cluster.
+    pub cluster: ClusterAlias,
+    /// What the manager calls the invite; shown in lists only.
+    pub label: Option<String>,
+    /// How long it holds; absent: 7 days.
+    pub expires_in: Option<Duration>,
+    /// How many machines may join with it; absent: 1.
+    pub max_uses: Option<u32>,
+    /// Groups that a machine which joins is added to.
+    #[serde(default)]
+    pub groups: Vec<GroupName>,
+    /// Whether to make it although a rule of the cluster says `*`.
+    pub open: OpenRules,
+}
+
+/// Whether an invite may be made while a rule says `*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenRules {
+    /// Refuse, naming the rules.
+    Refuse,
+    /// The manager knows and wants it.
+    Accept,
+}
+
+/// Input of [`ApiRequest::Join`].
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinClusterRequest {
+    /// How the cluster is found.
+    pub via: JoinVia,
+    /// What this device calls the cluster.
+    pub alias: ClusterAlias,
+    /// The name that the machine would like to have.
+    pub name: Option<MachineName>,
+}
+
+impl std::fmt::Debug for JoinClusterRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The invite holds a secret.
+        f.debug_struct("JoinClusterRequest")
+            .field("alias", &self.alias)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a machine finds the cluster that it joins.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinVia {
+    /// An invite's word.
+    Invite(String),
+    /// The root itself: nothing is registered, the manager pastes an entry.
+    Manager(Id52),
+}

@@ -1,0 +1,257 @@
+//! What a front is shown. These types are the schema of `--json` output and of the daemon's socket: fields are only
+//! added, never renamed.
+
+use jiff::Timestamp;
+use malai_model::diagnostic::Diagnostic;
+use malai_model::id::Id52;
+use malai_model::name::{ClusterAlias, MachineName};
+use malai_model::wire::WireError;
+use serde::{Deserialize, Serialize};
+
+/// The version of the `--json` schema and of the socket's messages.
+pub const SCHEMA: u32 = 1;
+
+/// The answer to an operation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ApiReply {
+    /// A cluster.
+    Cluster(ClusterView),
+    /// A new invite, with its secret.
+    Invite(NewInviteView),
+    /// Invites.
+    Invites {
+        /// Oldest first.
+        invites: Vec<InviteView>,
+    },
+    /// How joining went.
+    Joined(JoinedView),
+    /// What a rescan found.
+    Rescanned(RescanView),
+    /// What managers answered.
+    Synced {
+        /// A cluster each.
+        clusters: Vec<SyncView>,
+    },
+    /// This home.
+    Info(InfoView),
+    /// What runs.
+    Status(StatusView),
+    /// It failed.
+    Failed(FailedView),
+}
+
+/// A failure of an operation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailedView {
+    /// What, as on the wire.
+    #[serde(flatten)]
+    pub error: WireError,
+    /// What is wrong with files, if that is why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What this device is in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoleView {
+    /// It holds the root.
+    Manager,
+    /// It has a personalised config.
+    Machine,
+    /// It has a key and waits for its first config.
+    Waiting,
+}
+
+/// A cluster of this home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// What this device calls it.
+    pub alias: ClusterAlias,
+    /// What it calls itself, once known.
+    pub cluster_name: Option<String>,
+    /// What this device is in it.
+    pub role: RoleView,
+    /// This device's identity in it.
+    pub id52: Id52,
+    /// The manager's identity, once it is pinned.
+    pub manager: Option<Id52>,
+    /// This device's name in it, if it is a machine.
+    pub machine: Option<MachineName>,
+    /// The serial of the config in force; machines only.
+    pub serial: Option<u64>,
+    /// What this device may reach, or, for the manager, all machines.
+    pub machines: Vec<MachineView>,
+    /// Warnings about the config in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A machine, as this device knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Its name.
+    pub name: MachineName,
+    /// Its identity.
+    pub id52: Id52,
+    /// Where its config stands; manager only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<MachineSyncView>,
+}
+
+/// Where a machine's config stands, as its manager knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MachineSyncView {
+    /// `success`, `pending` or `refused`.
+    pub status: String,
+    /// The serial that it has.
+    pub serial: u64,
+    /// When it took it.
+    pub last_sync: Option<Timestamp>,
+    /// Why the last try failed.
+    pub last_error: Option<String>,
+}
+
+/// A new invite. The word holds the secret: it is shown once and kept nowhere.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NewInviteView {
+    /// What to hand to the machine that shall join.
+    pub invite: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub view: InviteView,
+    /// Whether a daemon listens on it now.
+    pub listening: bool,
+}
+
+impl std::fmt::Debug for NewInviteView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewInviteView").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+/// An invite, without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InviteView {
+    /// Its own identity.
+    pub id52: Id52,
+    /// What the manager calls it.
+    pub label: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// How many machines joined with it.
+    pub uses: u32,
+    /// How many may.
+    pub max_uses: u32,
+    /// `open`, `expired`, `used-up` or `revoked`.
+    pub state: String,
+}
+
+/// How joining went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinedView {
+    /// What this device calls the cluster.
+    pub alias: ClusterAlias,
+    /// This device's new identity.
+    pub id52: Id52,
+    /// The manager that is pinned; absent while the manager has not answered yet.
+    pub manager: Option<Id52>,
+    /// The name that the manager gave; absent if nothing was registered.
+    pub machine: Option<MachineName>,
+    /// What the manager must add by hand, when nothing was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paste: Option<String>,
+    /// Why the manager did not answer: the identity and the invite are kept, and a daemon tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WireError>,
+}
+
+/// What a rescan found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RescanView {
+    /// Clusters whose files are in force now, or would be.
+    pub clusters: Vec<ClusterAlias>,
+    /// Warnings of all files.
+    pub warnings: Vec<Diagnostic>,
+    /// How many machines get a new config.
+    pub deliveries: usize,
+}
+
+/// What a manager answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SyncView {
+    /// Which cluster.
+    pub alias: ClusterAlias,
+    /// The serial in force now.
+    pub serial: Option<u64>,
+    /// Whether a new config came.
+    pub changed: bool,
+    /// Why not, if it failed.
+    pub error: Option<WireError>,
+}
+
+/// This home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InfoView {
+    /// The version of malai that answers.
+    pub version: String,
+    /// Where it is.
+    pub home: String,
+    /// The daemon's process id, if one runs.
+    pub daemon: Option<u32>,
+    /// Its clusters.
+    pub clusters: Vec<ClusterView>,
+}
+
+/// What runs now in a daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The version of malai that answers.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// Where each identity listens.
+    pub listening: Vec<ListenView>,
+    /// Its live connections.
+    pub connections: Vec<ConnectionView>,
+    /// How many requests of others run now.
+    pub running: usize,
+}
+
+/// Where an identity listens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListenView {
+    /// Which cluster.
+    pub cluster: ClusterAlias,
+    /// `member` or `invite`.
+    pub purpose: String,
+    /// Which identity.
+    pub id52: Id52,
+    /// Where, `ip:port`.
+    pub addresses: Vec<String>,
+}
+
+/// A live connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectionView {
+    /// Which cluster.
+    pub cluster: ClusterAlias,
+    /// Who.
+    pub peer: Id52,
+    /// Its name, if it has one.
+    pub machine: Option<MachineName>,
+    /// `in` or `out`: who opened it.
+    pub direction: String,
+    /// Where it is now.
+    pub address: String,
+    /// Whether its traffic goes through a relay.
+    pub relayed: bool,
+    /// The round trip in microseconds.
+    pub rtt_us: u64,
+}

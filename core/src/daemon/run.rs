@@ -1,0 +1,57 @@
+//! The daemon's life.
+
+use std::time::Duration;
+
+use super::{DaemonError, socket};
+use crate::api::ClientOptions;
+use crate::node::{Mode, Node};
+use crate::task::Scope;
+
+/// How a daemon is run.
+pub struct DaemonOptions {
+    /// The home and the rest.
+    pub client: ClientOptions,
+}
+
+/// Takes the home's lock, loads and validates everything, serves until `stop` resolves, and drains.
+///
+/// `ready` is called once everything listens: only then may a front say that the daemon runs.
+///
+/// # Errors
+/// When another daemon holds the lock, anything in the files is wrong, or the network cannot be set up: then nothing is
+/// left running.
+pub async fn run(
+    options: DaemonOptions,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()>,
+) -> Result<(), crate::Error> {
+    let runtime_dir = options.client.runtime_dir.clone();
+    let options = options.client.into_node_options()?;
+    let home = options.home.clone();
+    let _lock = home.lock_for_daemon()?;
+    let path = home.socket_path(runtime_dir.as_deref())?;
+    let node = Node::start(options, Mode::Serve).await?;
+    let scope = Scope::new();
+    let served = match socket::listen(&path) {
+        Ok(listener) => {
+            scope.spawn_until_stop("socket", socket::serve(listener, node.clone(), scope.clone()));
+            tracing::info!(pid = std::process::id(), version = crate::VERSION, "the daemon runs");
+            ready();
+            stop.await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    let drain = node.drain();
+    tracing::info!("stopping: running requests have {drain:?} to end");
+    // The socket goes first: a new daemon may start as soon as the lock is free.
+    scope.shutdown(Duration::from_secs(1)).await;
+    if served.is_ok()
+        && let Err(source) = std::fs::remove_file(&path)
+    {
+        tracing::warn!(error = %source, "the socket could not be removed");
+    }
+    node.close(drain).await;
+    tracing::info!("the daemon ended");
+    served.map_err(|error: DaemonError| error.into())
+}

@@ -1,0 +1,106 @@
+//! The umbrella over every module's error, for the fronts.
+
+use malai_model::code::{ErrorCode, ErrorKind};
+use malai_model::diagnostic::Diagnostic;
+use malai_model::wire::WireError;
+
+use crate::api::FailedView;
+use crate::cluster::ClusterError;
+use crate::exec::ExecError;
+use crate::home::HomeError;
+use crate::identity::IdentityError;
+use crate::p2p::P2pError;
+
+/// Whatever an operation of malai failed with.
+///
+/// `Display` is one line; [`Error::hint`] says what to do; `std::error::Error::source` gives what lies beneath.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The home directory.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Private keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] P2pError),
+    /// Clusters: config, invites, joining, distribution.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Commands.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// Starting programs on this device.
+    #[cfg(all(feature = "host", unix))]
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    /// The daemon.
+    #[cfg(feature = "daemon")]
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
+    /// The daemon, or the node in this process, answered with a failure.
+    #[error("{}", malai_model::text::escape_control(&.0.error.message))]
+    Failed(Box<FailedView>),
+}
+
+impl Error {
+    /// Returns the stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::Network(error) => error.code(),
+            Self::Cluster(error) => error.code(),
+            Self::Exec(error) => error.code(),
+            #[cfg(feature = "host")]
+            Self::Host(error) => error.code(),
+            #[cfg(feature = "daemon")]
+            Self::Daemon(error) => error.code(),
+            Self::Failed(failed) => failed.error.code,
+        }
+    }
+
+    /// Returns what sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.code().kind()
+    }
+
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Home(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
+            Self::Network(error) => error.hint(),
+            Self::Cluster(error) => error.hint(),
+            Self::Exec(error) => error.hint(),
+            #[cfg(feature = "host")]
+            Self::Host(error) => error.hint(),
+            #[cfg(feature = "daemon")]
+            Self::Daemon(error) => error.hint(),
+            Self::Failed(failed) => failed.error.hint.clone(),
+        }
+    }
+
+    /// Returns what is wrong with files, if that is why.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        match self {
+            Self::Cluster(error) => error.diagnostics(),
+            Self::Failed(failed) => failed.diagnostics.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Turns it into what crosses the wire and the daemon's socket: the causes are folded into the message.
+    pub fn to_wire(&self) -> WireError {
+        let mut message = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        WireError { code: self.code(), message, hint: self.hint() }
+    }
+}

@@ -1,0 +1,186 @@
+//! The caller's side of a command.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use malai_model::wire::{CommandEnd, ExecRequest, Notice, Request, Signal};
+
+use super::ExecError;
+#[cfg(all(feature = "host", unix))]
+use super::local;
+use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+
+/// A command that runs somewhere. Dropping all its parts hangs it up, as closing a terminal would.
+#[derive(Debug)]
+pub struct RunningCommand {
+    /// Feeds its stdin.
+    pub input: CommandInput,
+    /// Yields its output and its end.
+    pub output: CommandOutput,
+    /// Sends it signals.
+    pub control: CommandControl,
+}
+
+/// Feeds a command's stdin, with back-pressure.
+#[derive(Debug)]
+pub struct CommandInput(Input);
+
+/// Sends signals to a command's process group. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CommandControl(Control);
+
+/// Yields a command's output as it comes. A consumer that pauses makes the command wait, not the connection.
+#[derive(Debug)]
+pub struct CommandOutput(Output);
+
+#[derive(Debug)]
+enum Input {
+    Remote(Arc<StreamSender>),
+    #[cfg(all(feature = "host", unix))]
+    Local(local::LocalInput),
+}
+
+#[derive(Debug, Clone)]
+enum Control {
+    Remote(Arc<StreamSender>),
+    #[cfg(all(feature = "host", unix))]
+    Local(local::LocalControl),
+}
+
+#[derive(Debug)]
+enum Output {
+    // The sender is kept: dropping the last one gives the stream up, which the target takes for a hang-up.
+    Remote {
+        receiver: Box<StreamReceiver>,
+        _sender: Arc<StreamSender>,
+    },
+    #[cfg(all(feature = "host", unix))]
+    Local(Box<local::LocalOutput>),
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandEvent {
+    /// Bytes of its standard output.
+    Stdout(Bytes),
+    /// Bytes of its standard error.
+    Stderr(Bytes),
+    /// It ended; nothing follows.
+    Ended(CommandEnd),
+}
+
+impl RunningCommand {
+    /// Asks for a command on a fresh stream and waits until it runs.
+    ///
+    /// # Errors
+    /// What the target refused it for, or what the connection failed with.
+    pub async fn start(stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
+        let Stream { sender, mut receiver } = stream;
+        sender.send_message(&Request::Exec(request)).await?;
+        match receiver.message::<Notice>().await? {
+            Some(Notice::Started {}) => {}
+            Some(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
+            Some(_) => return Err(ExecError::OutOfTurn("not whether the command runs")),
+            None => return Err(ExecError::OutOfTurn("the stream ended before the command began")),
+        }
+        let sender = Arc::new(sender);
+        Ok(Self {
+            input: CommandInput(Input::Remote(Arc::clone(&sender))),
+            control: CommandControl(Control::Remote(Arc::clone(&sender))),
+            output: CommandOutput(Output::Remote { receiver: Box::new(receiver), _sender: sender }),
+        })
+    }
+
+    /// Wraps a process of this very device.
+    #[cfg(all(feature = "host", unix))]
+    pub(crate) fn local(process: crate::host::Process) -> Self {
+        let (input, output, control) = local::split(process);
+        Self {
+            input: CommandInput(Input::Local(input)),
+            output: CommandOutput(Output::Local(Box::new(output))),
+            control: CommandControl(Control::Local(control)),
+        }
+    }
+}
+
+impl CommandInput {
+    /// Hands over bytes for stdin; returns when they are on their way. What a command that reads no more is sent goes
+    /// nowhere, which is no error.
+    ///
+    /// # Errors
+    /// When the command ended or the connection failed.
+    pub async fn write(&self, bytes: Bytes) -> Result<(), ExecError> {
+        match &self.0 {
+            Input::Remote(sender) => sender.send(Channel::Main, bytes).await?,
+            #[cfg(all(feature = "host", unix))]
+            Input::Local(input) => input.write(&bytes).await,
+        }
+        Ok(())
+    }
+
+    /// Ends stdin: the command reads EOF.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub async fn end(&self) -> Result<(), ExecError> {
+        match &self.0 {
+            Input::Remote(sender) => sender.end(Channel::Main).await?,
+            #[cfg(all(feature = "host", unix))]
+            Input::Local(input) => input.end().await,
+        }
+        Ok(())
+    }
+}
+
+impl CommandControl {
+    /// Delivers a signal to the command's process group.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub async fn signal(&self, signal: Signal) -> Result<(), ExecError> {
+        match &self.0 {
+            Control::Remote(sender) => sender.send_message(&Notice::Signal { signal }).await?,
+            #[cfg(all(feature = "host", unix))]
+            Control::Local(control) => control.signal(signal)?,
+        }
+        Ok(())
+    }
+}
+
+impl CommandOutput {
+    /// Waits for what the command does next. After [`CommandEvent::Ended`] it is over.
+    ///
+    /// # Errors
+    /// When the target ended it, for example because the right to it was taken away, or the connection failed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost.
+    pub async fn next(&mut self) -> Result<CommandEvent, ExecError> {
+        match &mut self.0 {
+            Output::Remote { receiver, .. } => next_remote(receiver).await,
+            #[cfg(all(feature = "host", unix))]
+            Output::Local(output) => output.next().await,
+        }
+    }
+}
+
+async fn next_remote(receiver: &mut StreamReceiver) -> Result<CommandEvent, ExecError> {
+    loop {
+        match receiver.next().await? {
+            Some(Incoming::Data(Channel::Main, bytes)) => return Ok(CommandEvent::Stdout(bytes)),
+            Some(Incoming::Data(Channel::Stderr, bytes)) => return Ok(CommandEvent::Stderr(bytes)),
+            Some(Incoming::End(_)) => {}
+            Some(Incoming::Message(text)) => match serde_json::from_slice(&text) {
+                Ok(Notice::Ended(end)) => return Ok(CommandEvent::Ended(end)),
+                Ok(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
+                // A later version may say more while a command runs.
+                Ok(_) | Err(_) => {}
+            },
+            None => {
+                return Err(ExecError::Network(P2pError::Lost {
+                    reason: "the stream ended before the command did".to_owned(),
+                }));
+            }
+        }
+    }
+}

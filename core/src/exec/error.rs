@@ -1,0 +1,56 @@
+//! What can go wrong with a command.
+
+use malai_model::code::ErrorCode;
+use malai_model::wire::WireError;
+
+use crate::p2p::P2pError;
+
+/// Why a command could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// The target refused it, or failed.
+    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    Remote(WireError),
+    /// The connection failed.
+    #[error(transparent)]
+    Network(#[from] P2pError),
+    /// A process of this device failed.
+    #[cfg(all(feature = "host", unix))]
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    /// The target said something that does not belong here.
+    #[error("understand the target: {0}")]
+    OutOfTurn(&'static str),
+    /// The command is over; nothing more can be sent to it.
+    #[error("send to the command: it has ended")]
+    Ended,
+}
+
+impl ExecError {
+    /// Returns the stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Remote(error) => error.code,
+            Self::Network(error) => error.code(),
+            #[cfg(all(feature = "host", unix))]
+            Self::Host(error) => error.code(),
+            Self::OutOfTurn(_) => ErrorCode::WireMalformed,
+            Self::Ended => ErrorCode::Cancelled,
+        }
+    }
+
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Remote(error) => {
+                error.hint.as_deref().map(|hint| malai_model::text::escape_control(hint).into_owned())
+            }
+            Self::Network(error) => error.hint(),
+            #[cfg(all(feature = "host", unix))]
+            Self::Host(error) => error.hint(),
+            Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
+            Self::Ended => None,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The target's side of a command: a process, its pipes, and the stream to the caller.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use malai_model::acl::{Authorized, Run};
+use malai_model::code::ErrorCode;
+use malai_model::wire::{CommandEnd, ExecRequest, Notice, WireError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::RunningCommand;
+use crate::host::{Caller, HostError, LocalUser, Process, ProcessGroup, SpawnRequest, build_environment};
+use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::timeouts;
+
+/// How much is read from a pipe at once: large reads are what makes bulk output cheap.
+pub(super) const READ_BLOCK: usize = 256 * 1024;
+/// The largest piece handed to the stream at once.
+pub(super) const SEND_PIECE: usize = 60 * 1024;
+
+/// Runs commands for callers who were authorised.
+#[derive(Debug, Clone)]
+pub struct ExecTarget {
+    user: Arc<LocalUser>,
+}
+
+/// How a command's run ended on the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetOutcome {
+    /// The command ended by itself.
+    Ended(CommandEnd),
+    /// The caller was lost, and the command was hung up.
+    CallerLost,
+    /// The right was taken away, and the command was hung up.
+    Revoked,
+}
+
+impl ExecTarget {
+    /// Makes a target whose commands run as `user`, who has to be the one that this process runs as.
+    pub fn new(user: LocalUser) -> Self {
+        Self { user: Arc::new(user) }
+    }
+
+    /// The user that commands run as.
+    pub fn user_name(&self) -> &str {
+        &self.user.name
+    }
+
+    /// Runs an authorised command to its end, over the caller's stream. `cluster` is what the command is told.
+    ///
+    /// `revoked` ends it: the right to it was taken away. When the caller is gone the process group gets SIGHUP, and
+    /// SIGKILL a little later.
+    ///
+    /// # Errors
+    /// Of this side: the command could not be started or watched. The caller has been told.
+    pub async fn serve(
+        &self,
+        authorized: Authorized<Run>,
+        request: &ExecRequest,
+        cluster: &str,
+        stream: Stream,
+        revoked: CancellationToken,
+    ) -> Result<TargetOutcome, HostError> {
+        let Stream { sender, receiver } = stream;
+        let process = match self.spawn(&authorized, request, cluster) {
+            Ok(process) => process,
+            Err(error) => {
+                last_word(sender, &failed(&error)).await;
+                return Err(error);
+            }
+        };
+        let Process { stdin, stdout, stderr, group } = process;
+        let outcome = {
+            let talk = async {
+                sender.send_message(&Notice::Started {}).await?;
+                let outputs = async {
+                    tokio::try_join!(
+                        copy_output(stdout, &sender, Channel::Main),
+                        copy_output(stderr, &sender, Channel::Stderr),
+                    )
+                };
+                // What the command started in the background may hold its pipes open: as with ssh, output ends when
+                // the last of them lets go.
+                let ended = async {
+                    outputs.await?;
+                    Ok::<_, P2pError>(group.wait().await)
+                };
+                tokio::select! {
+                    biased;
+                    ended = ended => ended,
+                    lost = copy_input(receiver, stdin, &group) => Err(lost),
+                }
+            };
+            tokio::select! {
+                biased;
+                () = revoked.cancelled() => None,
+                talk = talk => Some(talk),
+            }
+        };
+        match outcome {
+            Some(Ok(Ok(end))) => {
+                last_word(sender, &Notice::Ended(end)).await;
+                group.finish().await?;
+                Ok(TargetOutcome::Ended(end))
+            }
+            Some(Ok(Err(error))) => {
+                last_word(sender, &failed(&error)).await;
+                Err(error)
+            }
+            Some(Err(lost)) => {
+                tracing::debug!(error = %lost, "a command's caller is gone");
+                drop(sender);
+                hang_up(&group).await;
+                Ok(TargetOutcome::CallerLost)
+            }
+            None => {
+                let told = Notice::Failed(WireError {
+                    code: ErrorCode::AclRevoked,
+                    message: "go on with the command: the right to run it was taken away".to_owned(),
+                    hint: Some("ask the cluster's manager".to_owned()),
+                });
+                // Told at once, killed at once: neither waits for the other, and a caller that reads nothing does not
+                // keep the command alive.
+                let telling = async {
+                    _ = tokio::time::timeout(timeouts::REPLY, last_word(sender, &told)).await;
+                };
+                tokio::join!(telling, hang_up(&group));
+                Ok(TargetOutcome::Revoked)
+            }
+        }
+    }
+
+    /// Starts an authorised command on this device, for this device itself: no stream, no network.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_local(
+        &self,
+        authorized: &Authorized<Run>,
+        request: &ExecRequest,
+        cluster: &str,
+    ) -> Result<RunningCommand, HostError> {
+        self.spawn(authorized, request, cluster).map(RunningCommand::local)
+    }
+
+    fn spawn(
+        &self,
+        authorized: &Authorized<Run>,
+        request: &ExecRequest,
+        cluster: &str,
+    ) -> Result<Process, HostError> {
+        let effect = authorized.effect();
+        if let Some(wanted) = &effect.username
+            && wanted.as_str() != self.user.name
+        {
+            return Err(HostError::ForeignUser {
+                wanted: wanted.as_str().to_owned(),
+                own: self.user.name.clone(),
+            });
+        }
+        let caller = Caller {
+            id52: *authorized.caller(),
+            machine: authorized.caller_name().cloned(),
+            cluster: cluster.to_owned(),
+        };
+        Process::spawn(&SpawnRequest {
+            argv: effect.argv.clone(),
+            env: build_environment(&self.user, &caller, &request.env),
+            dir: self.user.home.clone(),
+            user: (*self.user).clone(),
+        })
+    }
+}
+
+fn failed(error: &HostError) -> Notice {
+    Notice::Failed(WireError { code: error.code(), message: error.to_string(), hint: error.hint() })
+}
+
+async fn hang_up(group: &ProcessGroup) {
+    if let Err(error) = group.hang_up(timeouts::HANGUP_GRACE).await {
+        tracing::warn!(pid = group.pid(), %error, "a command could not be ended");
+    }
+}
+
+/// Sends a last word. If the caller is gone there is nobody to tell, which is no failure of ours.
+async fn last_word(sender: StreamSender, notice: &Notice) {
+    if let Err(error) = sender.finish_with(notice).await {
+        tracing::debug!(%error, "the caller is gone before the last word");
+    }
+}
+
+async fn copy_output(
+    mut pipe: impl AsyncRead + Unpin,
+    sender: &StreamSender,
+    channel: Channel,
+) -> Result<(), P2pError> {
+    let mut block = BytesMut::with_capacity(READ_BLOCK);
+    loop {
+        if block.capacity() < SEND_PIECE {
+            block = BytesMut::with_capacity(READ_BLOCK);
+        }
+        match pipe.read_buf(&mut block).await {
+            Ok(0) => return sender.end(channel).await,
+            Ok(_) => {
+                while !block.is_empty() {
+                    let piece = block.split_to(block.len().min(SEND_PIECE)).freeze();
+                    sender.send(channel, piece).await?;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a command's output pipe failed");
+                return sender.end(channel).await;
+            }
+        }
+    }
+}
+
+/// Feeds stdin and delivers signals until the caller is gone. A command that closes its stdin early does not hurt: the
+/// rest is read and thrown away, as `ssh` does.
+async fn copy_input(
+    mut receiver: StreamReceiver,
+    stdin: impl tokio::io::AsyncWrite + Unpin,
+    group: &ProcessGroup,
+) -> P2pError {
+    let mut stdin = Some(stdin);
+    let mut waiting: Option<Bytes> = None;
+    let deliver = |notice: Notice| {
+        if let Notice::Signal { signal } = notice
+            && let Err(error) = group.signal(signal)
+        {
+            tracing::debug!(%error, "a signal could not be delivered");
+        }
+    };
+    loop {
+        if let (Some(bytes), Some(pipe)) = (&mut waiting, &mut stdin) {
+            tokio::select! {
+                written = pipe.write(bytes) => match written {
+                    Ok(count) if count > 0 => {
+                        drop(bytes.split_to(count));
+                        if bytes.is_empty() {
+                            waiting = None;
+                        }
+                    }
+                    Ok(_) | Err(_) => {
+                        stdin = None;
+                        waiting = None;
+                    }
+                },
+                message = receiver.message::<Notice>() => match message {
+                    Ok(Some(notice)) => deliver(notice),
+                    Ok(None) => return lost(),
+                    Err(error) => return error,
+                },
+            }
+            continue;
+        }
+        match receiver.next().await {
+            Ok(Some(Incoming::Data(Channel::Main, bytes))) => {
+                waiting = (stdin.is_some() && !bytes.is_empty()).then_some(bytes);
+            }
+            Ok(Some(Incoming::End(Channel::Main))) => stdin = None,
+            Ok(Some(Incoming::Data(..) | Incoming::End(_))) => {}
+            Ok(Some(Incoming::Message(text))) => {
+                if let Ok(notice) = serde_json::from_slice(&text) {
+                    deliver(notice);
+                }
+            }
+            Ok(None) => return lost(),
+            Err(error) => return error,
+        }
+    }
+}
+
+fn lost() -> P2pError {
+    P2pError::Lost { reason: "the caller hung up".to_owned() }
+}

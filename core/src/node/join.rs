@@ -1,0 +1,187 @@
+//! A machine's standing work: join if that is still open, then keep the config current.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use malai_model::cluster::Invite;
+use malai_model::name::ClusterAlias;
+
+use super::{Member, Mode, Node};
+use crate::api::{JoinClusterRequest, JoinVia, JoinedView};
+use crate::cluster::{self, ClusterError, LoadedCluster, PendingJoin};
+use crate::identity::make_random;
+use crate::p2p::{Endpoint, EndpointOptions};
+
+/// How often a machine asks although nothing happened: a manager that could not reach it may have been away.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+impl Node {
+    /// Makes this device a machine of a cluster.
+    pub(crate) async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+        let JoinClusterRequest { via, alias, name } = request;
+        match via {
+            JoinVia::Manager(manager) => {
+                let (cluster, wanted) = (alias.clone(), name.clone());
+                let id52 = self
+                    .blocking(move |node| {
+                        cluster::pin_manager(
+                            node.home(),
+                            node.keys().as_ref(),
+                            &cluster,
+                            &manager,
+                            wanted.as_ref(),
+                        )
+                    })
+                    .await?;
+                self.begin_joined(&alias).await?;
+                let shown = name.as_ref().map_or("this-machine", |name| name.as_str());
+                Ok(JoinedView {
+                    alias,
+                    id52,
+                    manager: Some(manager),
+                    machine: None,
+                    paste: Some(format!("[machine.{shown}]\nid52 = \"{id52}\"\n")),
+                    waiting: None,
+                })
+            }
+            JoinVia::Invite(word) => {
+                let invite: Invite = word.parse().map_err(ClusterError::NoInvite)?;
+                self.join_by_invite(PendingJoin { alias, invite, name }).await
+            }
+        }
+    }
+
+    async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, crate::Error> {
+        let prepared = join.clone();
+        let id52 = self
+            .blocking(move |node| cluster::prepare_join(node.home(), node.keys().as_ref(), &prepared))
+            .await?
+            .id52();
+        let waiting = JoinedView {
+            alias: join.alias.clone(),
+            id52,
+            manager: None,
+            machine: None,
+            paste: None,
+            waiting: None,
+        };
+        match self.dial_pending(&join).await {
+            Ok(accepted) => {
+                self.begin_joined(&join.alias).await?;
+                Ok(JoinedView { manager: Some(accepted.manager), machine: Some(accepted.machine), ..waiting })
+            }
+            Err(error) if may_pass(&error) => {
+                self.begin_joined(&join.alias).await?;
+                Ok(JoinedView { waiting: Some(error.to_wire()), ..waiting })
+            }
+            Err(error) => {
+                // Refused for good: nothing of it is kept, so that the alias is free for a better invite.
+                let alias = join.alias.clone();
+                self.blocking(move |node| cluster::abandon_join(node.home(), node.keys().as_ref(), &alias))
+                    .await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Dials an invite once, with the identity that was made for it.
+    async fn dial_pending(
+        &self,
+        join: &PendingJoin,
+    ) -> Result<malai_model::wire::JoinAccepted, crate::Error> {
+        let key = crate::identity::KeyRef::Machine(join.alias.clone());
+        let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
+        let scope = self.inner.scope.child();
+        // An endpoint of its own, closed before the member's: one identity is never open twice.
+        let options =
+            EndpointOptions { secret, network: self.network_options(), serve: None, preferred_port: None };
+        let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
+        let attempt = cluster::dial_invite(&endpoint, join, self.inner.options.connect_timeout).await;
+        endpoint.close().await;
+        let accepted = attempt?;
+        for address in accepted.addresses.iter().filter_map(|address| address.parse().ok()) {
+            self.inner.peers.remember(&accepted.manager, address, self.now());
+        }
+        let (alias, kept) = (join.alias.clone(), accepted.clone());
+        self.blocking(move |node| {
+            cluster::remember_accepted(node.home(), &alias, &kept)?;
+            node.inner.peers.flush(node.home());
+            Ok(())
+        })
+        .await?;
+        Ok(accepted)
+    }
+
+    /// When serving, a cluster that was made here is managed at once.
+    pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), crate::Error> {
+        if self.inner.mode == Mode::Serve {
+            let member = self.adopt(loaded);
+            self.begin(&member).await?;
+        }
+        Ok(())
+    }
+
+    /// When serving, a cluster that was joined takes part at once.
+    async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), crate::Error> {
+        if self.inner.mode == Mode::Serve {
+            let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
+            let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+            let member = self.adopt(loaded);
+            self.begin(&member).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs until the member stops.
+    pub(super) async fn keep_in_sync(&self, member: Arc<Member>) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let wait = match self.sync_step(&member).await {
+                Ok(()) => {
+                    retry = FIRST_RETRY;
+                    ASK_AGAIN
+                }
+                Err(error) => {
+                    tracing::debug!(cluster = %member.alias(), %error, "the manager could not be asked");
+                    let wait = retry;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    wait
+                }
+            };
+            _ = tokio::time::timeout(jittered(wait), member.wake.notified()).await;
+        }
+    }
+
+    async fn sync_step(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+        self.sync_or_join(member).await.map(|_new| ())
+    }
+
+    /// If a manager has not answered this machine's invite yet, asks again.
+    pub(super) async fn join_if_pending(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+        if member.loaded().manager.is_some() {
+            return Ok(());
+        }
+        let alias = member.alias().clone();
+        let pending = self.blocking(move |node| cluster::load_pending(node.home(), &alias)).await?;
+        let Some(join) = pending else { return Ok(()) };
+        self.dial_pending(&join).await?;
+        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
+        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        self.install(member, loaded);
+        Ok(())
+    }
+}
+
+/// Whether trying again later may help: nobody answered, or the manager asks for patience.
+fn may_pass(error: &crate::Error) -> bool {
+    use malai_model::code::ErrorKind;
+    matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Busy)
+}
+
+/// Between three quarters and five quarters of a time, so that a thousand machines do not ask at once.
+fn jittered(time: Duration) -> Duration {
+    let random = make_random::<1>().map_or(128, |bytes| u32::from(bytes[0]));
+    time * 3 / 4 + time * random / 512
+}

@@ -1,0 +1,262 @@
+//! The manager's standing work: every machine gets its part, soon, and again until it has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use malai_model::cluster::{Backoff, Delivery, DistributionState, plan};
+use malai_model::config::{Personalizer, root_digest, text_digest, verify_signed};
+use malai_model::id::Id52;
+use malai_model::wire::ConfigHave;
+use tokio::sync::Semaphore;
+
+use super::{Member, Node};
+use crate::cluster::{self, ClusterError, DeliveryOutcome, LoadedCluster, Rules};
+use crate::identity::{KeyRef, make_random};
+
+/// How many machines are sent their config at once.
+const AT_ONCE: usize = 32;
+/// How often the plan is looked at when nothing happens.
+const AT_LEAST: Duration = Duration::from_secs(60);
+/// How often what became of deliveries is written, at most, while many are under way.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
+
+/// What became of one delivery.
+enum Outcome {
+    Accepted,
+    Behind { serial: u64 },
+    Refused(String),
+    Unreachable(String),
+}
+
+impl Node {
+    /// Runs until the member stops.
+    pub(super) async fn distribute(&self, member: Arc<Member>) {
+        loop {
+            let wait = match self.distribute_once(&member).await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    tracing::error!(cluster = %member.alias(), %error, "configs could not be distributed");
+                    Duration::from_secs(5)
+                }
+            };
+            // Whether woken or waited, the plan is made anew from what is in force.
+            _ = tokio::time::timeout(wait.min(AT_LEAST), member.wake.notified()).await;
+        }
+    }
+
+    /// Sends what is due. Returns how long nothing more will be due.
+    async fn distribute_once(&self, member: &Arc<Member>) -> Result<Duration, ClusterError> {
+        let loaded = member.loaded();
+        let Rules::Master { config } = &loaded.rules else { return Ok(AT_LEAST) };
+        let plan = {
+            let mut state = self.state(member).await?;
+            let plan = plan(config, &state, self.now());
+            if !plan.removed.is_empty() {
+                state.forget(&plan.removed);
+                self.save(member, &state).await?;
+            }
+            plan
+        };
+        if !plan.deliveries.is_empty() {
+            self.send_all(member, plan.deliveries).await?;
+            // What failed has a time of its own by now.
+            return Ok(Duration::from_millis(100));
+        }
+        let wait =
+            plan.next_due.map(|due| Duration::try_from(due.duration_since(self.now())).unwrap_or_default());
+        Ok(wait.unwrap_or(AT_LEAST).max(Duration::from_millis(50)))
+    }
+
+    async fn send_all(&self, member: &Arc<Member>, deliveries: Vec<Delivery>) -> Result<(), ClusterError> {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let mut sending = tokio::task::JoinSet::new();
+        let count = deliveries.len();
+        for delivery in deliveries {
+            let (node, member, permits) = (self.clone(), Arc::clone(member), Arc::clone(&permits));
+            // The set is this function's own: it is awaited below, and aborted if this function is dropped.
+            sending.spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                let outcome = node.send_one(&member, &delivery).await;
+                (delivery, outcome)
+            });
+        }
+        let mut taken = 0;
+        let mut saved = tokio::time::Instant::now();
+        while let Some(sent) = sending.join_next().await {
+            let (delivery, outcome) = sent.map_err(|panic| ClusterError::Panicked(panic.to_string()))?;
+            let outcome = outcome.unwrap_or_else(|error| Outcome::Unreachable(error.to_string()));
+            taken += usize::from(matches!(outcome, Outcome::Accepted));
+            let mut state = self.state(member).await?;
+            self.record(member, &mut state, &delivery, &outcome)?;
+            if sending.is_empty() || saved.elapsed() > SAVE_EVERY {
+                self.save(member, &state).await?;
+                saved = tokio::time::Instant::now();
+            }
+        }
+        tracing::info!(
+            cluster = %member.alias(), role = "cluster-manager",
+            "Config distributed to {taken} of {count} machines"
+        );
+        Ok(())
+    }
+
+    async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {
+        let connection = match self.connect(member, &delivery.id52, &delivery.addresses).await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(Outcome::Unreachable(error.to_string())),
+        };
+        let text = self.signed_text(member, delivery)?;
+        match cluster::deliver(&connection, &text, self.device().limits.config_bytes).await? {
+            DeliveryOutcome::Accepted { .. } => Ok(Outcome::Accepted),
+            DeliveryOutcome::Refused(error) => Ok(Outcome::Refused(error.message)),
+            DeliveryOutcome::Behind { text } => {
+                // Only what this root signed for that machine may move the serial.
+                let theirs = verify_signed(&text, &member.own_id(), &delivery.id52, None)?;
+                Ok(Outcome::Behind { serial: theirs.config.recipient().serial })
+            }
+        }
+    }
+
+    fn signed_text(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<String, ClusterError> {
+        let alias = member.alias().clone();
+        let root = cluster::load_key(self.keys().as_ref(), KeyRef::ClusterRoot(alias.clone()), &alias)?;
+        let next = cluster::load_key(self.keys().as_ref(), KeyRef::NextRoot(alias.clone()), &alias)?.id52();
+        Ok(delivery.body.sign(delivery.serial, &root_digest(&next), &root))
+    }
+
+    fn record(
+        &self,
+        member: &Arc<Member>,
+        state: &mut DistributionState,
+        delivery: &Delivery,
+        outcome: &Outcome,
+    ) -> Result<(), ClusterError> {
+        let (alias, name, now) = (member.alias(), &delivery.machine, self.now());
+        match outcome {
+            Outcome::Accepted => {
+                tracing::debug!(cluster = %alias, machine = %name, serial = delivery.serial, "a machine has its config");
+                state.record_success(delivery, now);
+            }
+            Outcome::Behind { serial } => {
+                tracing::warn!(cluster = %alias, machine = %name, serial, "a machine has a newer serial: going on above it");
+                state.record_stale(delivery, *serial);
+            }
+            Outcome::Refused(reason) => {
+                let reason = malai_model::text::escape_control(reason);
+                tracing::warn!(cluster = %alias, machine = %name, "a machine refused its config: {reason}");
+                state.record_refused(delivery, &reason);
+            }
+            Outcome::Unreachable(reason) => {
+                tracing::info!(cluster = %alias, machine = %name, "a machine waits for its config: {reason}");
+                let jitter = u16::from_le_bytes(make_random()?);
+                state.record_failure(delivery, reason, now, &Backoff::default(), jitter);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a machine that asks should get, and what to note when it confirms. The text is a function of config, serial
+    /// and keys, so what a machine has can be compared without being stored.
+    pub(super) async fn delivery_for(
+        &self,
+        member: &Arc<Member>,
+        peer: &Id52,
+        have: Option<&ConfigHave>,
+    ) -> Result<PullAnswer, ClusterError> {
+        let loaded = member.loaded();
+        let Rules::Master { config } = &loaded.rules else {
+            return Err(ClusterError::NotManager(loaded.alias.clone()));
+        };
+        let found = config.machine_of(peer).and_then(|(name, entry)| {
+            let body = Personalizer::new(config).personalize(name)?;
+            Some((name.clone(), entry, body))
+        });
+        let Some((machine, entry, body)) = found else {
+            return Err(ClusterError::NoConfig(loaded.alias.clone()));
+        };
+        let state = self.state(member).await?;
+        let before = state.machine_states.get(peer);
+        let last = before.map_or(0, |before| before.serial);
+        let unchanged =
+            before.is_some_and(|before| before.personalized_config_hash.as_deref() == Some(body.digest()));
+        drop(state);
+        let mut delivery = Delivery {
+            machine,
+            id52: *peer,
+            addresses: entry.addresses.clone(),
+            digest: body.digest().to_owned(),
+            serial: if unchanged { last } else { last.saturating_add(1) },
+            body,
+        };
+        if let Some(have) = have {
+            // What it has may be what we sent without hearing of it.
+            let same = Delivery { serial: have.serial, ..delivery.clone() };
+            if have.digest == text_digest(&self.signed_text(member, &same)?) {
+                return Ok(PullAnswer { text: None, delivery: same });
+            }
+            delivery.serial = delivery.serial.max(have.serial.saturating_add(1));
+        }
+        let text = self.signed_text(member, &delivery)?;
+        Ok(PullAnswer { text: Some(text), delivery })
+    }
+
+    /// Notes that a machine confirmed its config when it asked.
+    pub(super) async fn confirmed(
+        &self,
+        member: &Arc<Member>,
+        delivery: &Delivery,
+    ) -> Result<(), ClusterError> {
+        let mut state = self.state(member).await?;
+        let known = state.machine_states.get(&delivery.id52).is_some_and(|machine| {
+            machine.serial == delivery.serial
+                && machine.personalized_config_hash.as_deref() == Some(&delivery.digest)
+                && machine.next_attempt.is_none()
+        });
+        if !known {
+            state.record_success(delivery, self.now());
+            self.save(member, &state).await?;
+        }
+        Ok(())
+    }
+
+    /// What was distributed to whom; read when it is first needed, held in memory from then on.
+    async fn state<'m>(
+        &self,
+        member: &'m Arc<Member>,
+    ) -> Result<tokio::sync::MappedMutexGuard<'m, DistributionState>, ClusterError> {
+        let mut state = member.distribution.lock().await;
+        if state.is_none() {
+            let alias = member.alias().clone();
+            *state = Some(self.blocking(move |node| cluster::load_state(node.home(), &alias)).await?);
+        }
+        Ok(tokio::sync::MutexGuard::map(state, |state| state.get_or_insert_default()))
+    }
+
+    async fn save(&self, member: &Arc<Member>, state: &DistributionState) -> Result<(), ClusterError> {
+        let (alias, state) = (member.alias().clone(), state.clone());
+        self.blocking(move |node| cluster::save_state(node.home(), &alias, &state)).await
+    }
+
+    /// Forgets what failed before, so that everything outdated is tried at once: somebody asked for it.
+    pub(super) async fn retry_all(&self, member: &Arc<Member>) -> Result<(), ClusterError> {
+        if member.loaded().is_managed_here() {
+            self.state(member).await?.retry_all();
+        }
+        Ok(())
+    }
+
+    /// How many machines would get a new config under these rules.
+    pub(super) fn count_deliveries(&self, loaded: &LoadedCluster) -> Result<usize, ClusterError> {
+        let Rules::Master { config } = &loaded.rules else { return Ok(0) };
+        let state = cluster::load_state(self.home(), &loaded.alias)?;
+        Ok(plan(config, &state, self.now()).outdated)
+    }
+}
+
+/// The answer to a machine that asks for its config.
+pub(super) struct PullAnswer {
+    /// The text that it needs; `None` if it has it.
+    pub(super) text: Option<String>,
+    /// What to note once it has it.
+    pub(super) delivery: Delivery,
+}

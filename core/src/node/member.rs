@@ -1,0 +1,154 @@
+//! A cluster that a node takes part in: its rules in force, its endpoint, its connections.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use malai_model::cluster::DistributionState;
+use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
+use tokio::sync::{Notify, OnceCell};
+
+use super::invites::InviteListener;
+use crate::cluster::LoadedCluster;
+use crate::p2p::{Admission, CloseReason, Connection, Endpoint, Pool, Protocol};
+use crate::task::Scope;
+
+/// A cluster in a node.
+pub struct Member {
+    alias: ClusterAlias,
+    own_id: Id52,
+    rules: Arc<RulesInForce>,
+    pub(super) scope: Scope,
+    pub(super) network: OnceCell<MemberNetwork>,
+    /// Wakes whoever distributes or asks for configs.
+    pub(super) wake: Notify,
+    /// What was distributed to whom; managers only.
+    pub(super) distribution: tokio::sync::Mutex<Option<DistributionState>>,
+    pub(super) invites: Mutex<BTreeMap<Id52, InviteListener>>,
+    inbound: Mutex<BTreeMap<u64, Connection>>,
+    next_connection: AtomicU64,
+    accepting: AtomicBool,
+}
+
+/// A member's way to its peers.
+pub(crate) struct MemberNetwork {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) pool: Pool,
+}
+
+/// The rules in force, shared with the gate of the endpoint.
+pub(crate) struct RulesInForce(RwLock<Arc<LoadedCluster>>);
+
+impl RulesInForce {
+    fn get(&self) -> Arc<LoadedCluster> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Admission for RulesInForce {
+    fn admits(&self, peer: &Id52, protocol: Protocol) -> bool {
+        let admitted = protocol == Protocol::Member && self.get().admits(peer);
+        if !admitted {
+            tracing::warn!(cluster = %self.get().alias, %peer, "refused a connection: unknown here, or no rights");
+        }
+        admitted
+    }
+}
+
+impl Member {
+    pub(super) fn new(loaded: LoadedCluster, scope: Scope) -> Self {
+        Self {
+            alias: loaded.alias.clone(),
+            own_id: loaded.own_id,
+            rules: Arc::new(RulesInForce(RwLock::new(Arc::new(loaded)))),
+            scope,
+            network: OnceCell::new(),
+            wake: Notify::new(),
+            distribution: tokio::sync::Mutex::new(None),
+            invites: Mutex::new(BTreeMap::new()),
+            inbound: Mutex::new(BTreeMap::new()),
+            next_connection: AtomicU64::new(0),
+            accepting: AtomicBool::new(true),
+        }
+    }
+
+    /// What this device calls the cluster.
+    pub fn alias(&self) -> &ClusterAlias {
+        &self.alias
+    }
+
+    /// This device's identity in it.
+    pub fn own_id(&self) -> Id52 {
+        self.own_id
+    }
+
+    /// The rules in force.
+    pub fn loaded(&self) -> Arc<LoadedCluster> {
+        self.rules.get()
+    }
+
+    pub(super) fn admission(&self) -> Arc<RulesInForce> {
+        Arc::clone(&self.rules)
+    }
+
+    /// Replaces the rules. Whoever calls this authorises again what is open.
+    pub(super) fn install(&self, loaded: LoadedCluster) -> Arc<LoadedCluster> {
+        let loaded = Arc::new(loaded);
+        *self.rules.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&loaded);
+        loaded
+    }
+
+    pub(super) fn stop_accepting(&self) {
+        self.accepting.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Notes a connection that a peer opened. Dropping the result forgets it.
+    pub(super) fn enter(self: &Arc<Self>, connection: Connection) -> InboundGuard {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner).insert(number, connection);
+        InboundGuard { member: Arc::clone(self), number }
+    }
+
+    pub(super) fn inbound(&self) -> Vec<Connection> {
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Closes connections of peers that the rules in force no longer admit.
+    pub(super) fn close_unadmitted(&self) {
+        let loaded = self.loaded();
+        for connection in self.inbound() {
+            if !loaded.admits(&connection.peer()) {
+                tracing::info!(cluster = %self.alias, peer = %connection.peer(), "closed a connection: no rights any more");
+                connection.close(CloseReason::not_admitted());
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.scope.stop();
+        let listeners = std::mem::take(&mut *self.invites.lock().unwrap_or_else(PoisonError::into_inner));
+        for listener in listeners.into_values() {
+            listener.close().await;
+        }
+        if let Some(network) = self.network.get() {
+            network.endpoint.close().await;
+        }
+    }
+}
+
+/// Forgets an inbound connection when it is over.
+pub(super) struct InboundGuard {
+    member: Arc<Member>,
+    number: u64,
+}
+
+impl Drop for InboundGuard {
+    fn drop(&mut self) {
+        self.member.inbound.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}

@@ -1,0 +1,248 @@
+//! The composition root: a home's clusters, their endpoints, and the one gate through which requests come in.
+//!
+//! A node either serves (a daemon: it listens, distributes, receives) or only dials (a command line, an app). Several
+//! nodes live in one process without knowing of each other.
+
+mod apply;
+mod invites;
+mod join;
+mod manager;
+mod member;
+mod outbound;
+mod peers;
+mod serve;
+mod view;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use malai_model::acl::Ceilings;
+use malai_model::cluster::{Lockout, LockoutLimits};
+use malai_model::config::{DeviceConfig, Discovery, Relays, UserName};
+use malai_model::diagnostic::Diagnostic;
+use malai_model::name::ClusterAlias;
+
+pub use self::member::Member;
+use self::work::OpenWork;
+use crate::clock::SharedClock;
+use crate::cluster::{self, ClusterError, LoadedCluster};
+use crate::home::Home;
+use crate::identity::KeyStore;
+use crate::p2p::{self, NetworkOptions, Transport};
+use crate::task::Scope;
+
+/// What a node works with.
+pub struct NodeOptions {
+    /// Where its files are.
+    pub home: Home,
+    /// Where its private keys are.
+    pub keys: Arc<dyn KeyStore>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// How it reaches others.
+    pub transport: Transport,
+    /// Where processes of this user on this machine find each other; absent: they do not.
+    pub runtime_dir: Option<PathBuf>,
+    /// How long reaching a peer may take.
+    pub connect_timeout: Duration,
+    /// The version that it answers with.
+    pub version: &'static str,
+}
+
+/// Whether a node takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It only dials.
+    Dial,
+    /// It listens, distributes and receives.
+    Serve,
+}
+
+/// A running node. Cheap to clone: clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    options: NodeOptions,
+    mode: Mode,
+    scope: Scope,
+    device: RwLock<Arc<DeviceConfig>>,
+    members: RwLock<BTreeMap<ClusterAlias, Arc<Member>>>,
+    work: Arc<OpenWork>,
+    lockout: Mutex<Lockout<Option<std::net::IpAddr>>>,
+    peers: peers::PeerBook,
+    /// One change of files at a time within this process; between processes the home's lock does it.
+    changing: tokio::sync::Mutex<()>,
+    started: jiff::Timestamp,
+    #[cfg(all(feature = "host", unix))]
+    exec: crate::exec::ExecTarget,
+}
+
+impl Node {
+    /// Reads the home and makes a node. In [`Mode::Dial`] nothing but `malai.toml` is read until it is needed; in
+    /// [`Mode::Serve`] everything is read, compiled and put in force, all or nothing, and then it listens.
+    ///
+    /// # Errors
+    /// With everything that is wrong with the files, or when the network cannot be set up.
+    pub async fn start(options: NodeOptions, mode: Mode) -> Result<Self, crate::Error> {
+        let (device, warnings) = load_device(&options.home)?;
+        for warning in &warnings {
+            tracing::warn!(file = %warning.file, "{}", warning.message);
+        }
+        #[cfg(all(feature = "host", unix))]
+        let exec = crate::exec::ExecTarget::new(crate::host::LocalUser::current()?);
+        let started = options.clock.now();
+        let peers = peers::PeerBook::load(&options.home);
+        let node = Self {
+            inner: Arc::new(Inner {
+                options,
+                mode,
+                scope: Scope::new(),
+                work: Arc::new(OpenWork::new(
+                    device.limits.sessions_per_peer as usize,
+                    device.limits.sessions as usize,
+                )),
+                device: RwLock::new(Arc::new(device)),
+                members: RwLock::new(BTreeMap::new()),
+                lockout: Mutex::new(Lockout::new(LockoutLimits::default())),
+                peers,
+                changing: tokio::sync::Mutex::new(()),
+                started,
+                #[cfg(all(feature = "host", unix))]
+                exec,
+            }),
+        };
+        if mode == Mode::Serve {
+            // Whatever fails here takes down what was begun: no task outlives a node that did not start.
+            if let Err(error) = node.serve_all().await {
+                node.close(Duration::ZERO).await;
+                return Err(error);
+            }
+        }
+        Ok(node)
+    }
+
+    /// Stops taking requests, waits at most `drain` for those that run, ends the rest, and closes the network.
+    pub async fn close(&self, drain: Duration) {
+        let members: Vec<_> = self.members().into_values().collect();
+        for member in &members {
+            member.stop_accepting();
+        }
+        self.inner.work.idle(drain).await;
+        self.inner.scope.stop();
+        self.inner.work.end_all();
+        for member in &members {
+            member.close().await;
+        }
+        self.inner.scope.shutdown(crate::timeouts::CLOSE + crate::timeouts::HANGUP_GRACE).await;
+        self.inner.peers.flush(&self.inner.options.home);
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.inner.options.home
+    }
+
+    pub(crate) fn keys(&self) -> &Arc<dyn KeyStore> {
+        &self.inner.options.keys
+    }
+
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.inner.options.clock.now()
+    }
+
+    pub(crate) fn device(&self) -> Arc<DeviceConfig> {
+        Arc::clone(&self.inner.device.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What this device forbids whatever its clusters allow.
+    pub(crate) fn ceilings(&self) -> Ceilings {
+        let host = &self.device().host;
+        let mut ceilings = Ceilings::none();
+        if let Some(users) = &host.users {
+            ceilings = ceilings.only_users(users.iter().cloned(), self.own_user());
+        }
+        if !host.shell {
+            ceilings = ceilings.forbid_shell();
+        }
+        if !host.services {
+            ceilings = ceilings.forbid_services();
+        }
+        ceilings
+    }
+
+    #[cfg(all(feature = "host", unix))]
+    fn own_user(&self) -> Option<UserName> {
+        self.inner.exec.user_name().parse().ok()
+    }
+
+    #[cfg(not(all(feature = "host", unix)))]
+    fn own_user(&self) -> Option<UserName> {
+        None
+    }
+
+    /// How long running requests may take to end at shutdown.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn drain(&self) -> Duration {
+        self.device().daemon.drain
+    }
+
+    pub(crate) fn members(&self) -> BTreeMap<ClusterAlias, Arc<Member>> {
+        self.inner.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn network_options(&self) -> NetworkOptions {
+        let device = self.device();
+        NetworkOptions {
+            bind: device.network.bind,
+            discovery: p2p::Discovery {
+                local: device.network.discovery.contains(&Discovery::Local),
+                mdns: device.network.discovery.contains(&Discovery::Mdns),
+                dns: device.network.discovery.contains(&Discovery::Dns),
+            },
+            relays: match &device.network.relays {
+                Relays::Default => p2p::Relays::Default,
+                Relays::None => p2p::Relays::None,
+                Relays::Custom(urls) => p2p::Relays::Custom(urls.clone()),
+            },
+            runtime_dir: self.inner.options.runtime_dir.clone(),
+        }
+    }
+
+    /// Finds a cluster of this home; in [`Mode::Dial`] it is read when it is first asked for.
+    pub(crate) fn member(&self, alias: &ClusterAlias) -> Result<Arc<Member>, ClusterError> {
+        if let Some(member) = self.members().get(alias) {
+            return Ok(Arc::clone(member));
+        }
+        if self.inner.mode == Mode::Dial
+            && let Some(dir) = cluster::find_cluster(self.home(), alias)?
+        {
+            let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+            return Ok(self.adopt(loaded));
+        }
+        let known = self.home().clusters()?.into_iter().map(|dir| dir.alias).collect();
+        Err(ClusterError::Unknown { alias: alias.clone(), known })
+    }
+
+    pub(crate) fn adopt(&self, loaded: LoadedCluster) -> Arc<Member> {
+        let member = Arc::new(Member::new(loaded, self.inner.scope.child()));
+        let mut members = self.inner.members.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(members.entry(member.alias().clone()).or_insert(member))
+    }
+
+    pub(crate) fn forget(&self, alias: &ClusterAlias) -> Option<Arc<Member>> {
+        self.inner.members.write().unwrap_or_else(PoisonError::into_inner).remove(alias)
+    }
+}
+
+pub(crate) fn load_device(home: &Home) -> Result<(DeviceConfig, Vec<Diagnostic>), crate::Error> {
+    let path = home.device_config();
+    let text = home.load_text(&path)?.unwrap_or_default();
+    let file = path.display().to_string();
+    let compiled = malai_model::config::compile_device(&file, &text).into_result();
+    Ok(compiled.map_err(|problems| ClusterError::Config { file, problems })?)
+}

@@ -1,0 +1,200 @@
+//! Dialling: a member's endpoint, connections to machines, commands on them.
+
+use std::sync::Arc;
+
+use malai_model::address::{ClusterRef, KnownCluster, resolve};
+use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
+use malai_model::wire::{ConfigHave, ExecRequest};
+
+use super::member::MemberNetwork;
+use super::{Member, Mode, Node};
+use crate::api::RunRequest;
+use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
+use crate::exec::RunningCommand;
+use crate::home::Role;
+use crate::identity::KeyRef;
+use crate::p2p::{Connection, Endpoint, EndpointOptions, Pool, Serve};
+
+impl Node {
+    /// The endpoint of a member, bound when it is first needed.
+    pub(super) async fn network<'m>(
+        &self,
+        member: &'m Arc<Member>,
+        serve: Option<Serve>,
+    ) -> Result<&'m MemberNetwork, crate::Error> {
+        member
+            .network
+            .get_or_try_init(|| async {
+                let loaded = member.loaded();
+                let key = match loaded.role {
+                    Role::Manager => KeyRef::ClusterRoot(loaded.alias.clone()),
+                    Role::Machine | Role::Waiting => KeyRef::Machine(loaded.alias.clone()),
+                };
+                let secret = cluster::load_key(self.keys().as_ref(), key, &loaded.alias)?;
+                let serving = serve.is_some();
+                let options = EndpointOptions {
+                    secret,
+                    network: self.network_options(),
+                    preferred_port: serving.then(|| self.inner.peers.own_port(&member.own_id())).flatten(),
+                    serve,
+                };
+                let bound =
+                    Endpoint::bind(options, self.inner.options.transport.clone(), &member.scope).await?;
+                let endpoint = Arc::new(bound);
+                if serving && let Some(address) = endpoint.addresses().first() {
+                    self.inner.peers.set_own_port(&member.own_id(), address.port());
+                }
+                Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint })
+            })
+            .await
+    }
+
+    /// Reaches a peer of a cluster, over a connection that is there already if possible.
+    pub(crate) async fn connect(
+        &self,
+        member: &Arc<Member>,
+        peer: &Id52,
+        addresses: &[String],
+    ) -> Result<Connection, crate::Error> {
+        let network = self.network(member, None).await?;
+        let mut hints = addresses.to_vec();
+        hints.extend(self.inner.peers.hints(peer));
+        let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
+        if let Some(address) = connection.remote_address() {
+            self.inner.peers.remember(peer, address, self.now());
+        }
+        Ok(connection)
+    }
+
+    /// Resolves an address and runs a program there: on another machine over the network, on this device at once.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
+        let (member, target, argv) = self.find(&request.words).await?;
+        if argv.is_empty() {
+            return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
+        }
+        let exec = ExecRequest { argv, env: request.env };
+        if target.id52 == member.own_id() {
+            return self.run_here(&member, &exec);
+        }
+        let connection = self.connect(&member, &target.id52, &target.addresses).await?;
+        let stream = connection.open_stream().await?;
+        Ok(RunningCommand::start(stream, exec).await?)
+    }
+
+    /// This device is the target: the same check, the same process, no network.
+    #[cfg(all(feature = "host", unix))]
+    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, crate::Error> {
+        let loaded = member.loaded();
+        let authorized =
+            loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
+                ClusterError::Denied {
+                    what: request.argv.first().cloned().unwrap_or_default(),
+                    machine: "this machine".to_owned(),
+                    // Whoever owns the files may know why.
+                    reason: denied.to_string(),
+                }
+            })?;
+        let cluster = loaded.cluster_name.clone().unwrap_or_else(|| loaded.alias.to_string());
+        Ok(self.inner.exec.start_local(&authorized, request, &cluster)?)
+    }
+
+    #[cfg(not(all(feature = "host", unix)))]
+    fn run_here(
+        &self,
+        _member: &Arc<Member>,
+        _request: &ExecRequest,
+    ) -> Result<RunningCommand, crate::Error> {
+        Err(ClusterError::CannotHost.into())
+    }
+
+    /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
+    /// the manager is asked once, since it may have been added meanwhile.
+    async fn find(
+        &self,
+        words: &[String],
+    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), crate::Error> {
+        let known = self.known_clusters()?;
+        let device = self.device();
+        let (found, argv) = resolve(words, &device.aliases, &known).map_err(ClusterError::from)?;
+        let ClusterRef::Known(cluster) = found.cluster else {
+            return Err(ClusterError::ForeignCluster(found.to_string()).into());
+        };
+        let machine = found.machine;
+        let member = self.member(&cluster)?;
+        let first = member.loaded().target(&machine);
+        let target = match first {
+            Ok(target) => target,
+            Err(error) if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager => {
+                if !matches!(self.sync(&member).await, Ok(true)) {
+                    return Err(error.into());
+                }
+                member.loaded().target(&machine)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok((member, target, argv))
+    }
+
+    fn known_clusters(&self) -> Result<Vec<KnownCluster>, crate::Error> {
+        let mut known = Vec::new();
+        for dir in self.home().clusters()? {
+            let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();
+            let mut ids: Vec<Id52> = info.manager.into_iter().chain(info.chain).collect();
+            if dir.role == Role::Manager {
+                ids.push(self.member(&dir.alias).map(|member| member.own_id())?);
+            }
+            known.push(KnownCluster { alias: dir.alias, domain: info.domain, ids });
+        }
+        Ok(known)
+    }
+
+    /// As [`Self::sync`]; a join that is still open is tried first.
+    pub(crate) async fn sync_or_join(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+        self.join_if_pending(member).await?;
+        self.sync(member).await
+    }
+
+    /// Asks a cluster's manager for this device's config. Returns whether a new one is in force.
+    pub(crate) async fn sync(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+        let loaded = member.loaded();
+        let Some(manager) = loaded.manager else {
+            return Err(ClusterError::NoConfig(loaded.alias.clone()).into());
+        };
+        let connection = self.connect(member, &manager, &[]).await?;
+        let limit = self.device().limits.config_bytes;
+        let fetched =
+            cluster::fetch_config(&connection, have(&loaded), limit, |text| self.put_in_force(member, text));
+        Ok(fetched.await?.is_some())
+    }
+
+    /// Runs manager-side work on files in a thread where blocking hurts nobody.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ClusterError> + Send + 'static,
+    ) -> Result<T, ClusterError> {
+        let node = self.clone();
+        match tokio::task::spawn_blocking(move || work(&node)).await {
+            Ok(done) => done,
+            Err(panic) => Err(ClusterError::Panicked(panic.to_string())),
+        }
+    }
+
+    /// The clusters of this home, by alias.
+    pub(crate) fn aliases(&self) -> Result<Vec<ClusterAlias>, ClusterError> {
+        Ok(self.home().clusters()?.into_iter().map(|dir| dir.alias).collect())
+    }
+}
+
+fn have(loaded: &LoadedCluster) -> Option<ConfigHave> {
+    match &loaded.rules {
+        Rules::Own { config, text } => Some(ConfigHave {
+            serial: config.recipient().serial,
+            digest: malai_model::config::text_digest(text),
+        }),
+        Rules::Master { .. } | Rules::Absent => None,
+    }
+}

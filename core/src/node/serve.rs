@@ -1,0 +1,291 @@
+//! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
+
+use std::sync::{Arc, OnceLock};
+
+use malai_model::code::ErrorCode;
+use malai_model::id::Id52;
+use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
+
+use super::work::Ticket;
+use super::{Member, Node};
+use crate::cluster::{self, ClusterError};
+#[cfg(all(feature = "host", unix))]
+use crate::exec::TargetOutcome;
+use crate::p2p::{CloseReason, Connection, P2pError, Protocol, Serve, Stream, stream_code};
+use crate::timeouts;
+
+impl Node {
+    /// Opens a member's endpoint and takes requests on it.
+    pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+        let serve = Serve { protocols: vec![Protocol::Member], admission: member.admission() };
+        self.network(member, Some(serve)).await?;
+        let (node, accepting) = (self.clone(), Arc::clone(member));
+        member.scope.spawn_until_stop("accept", async move { node.accept(accepting).await });
+        Ok(())
+    }
+
+    async fn accept(&self, member: Arc<Member>) {
+        let Some(network) = member.network.get() else { return };
+        while let Some(connection) = network.endpoint.accept().await {
+            let (node, member) = (self.clone(), Arc::clone(&member));
+            let scope = member.scope.clone();
+            scope.spawn("connection", async move { node.serve_connection(&member, connection).await });
+        }
+    }
+
+    async fn serve_connection(&self, member: &Arc<Member>, connection: Connection) {
+        let peer = connection.peer();
+        let _entered = member.enter(connection.clone());
+        // The rules may have changed between the handshake and this line.
+        if !member.loaded().admits(&peer) {
+            connection.close(CloseReason::not_admitted());
+            return;
+        }
+        if let Some(address) = connection.remote_address() {
+            self.inner.peers.remember(&peer, address, self.now());
+        }
+        tracing::debug!(cluster = %member.alias(), %peer, "a peer connected");
+        loop {
+            let stream = match connection.accept_stream().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(cluster = %member.alias(), %peer, %error, "a connection ended");
+                    return;
+                }
+            };
+            let Some(ticket) = self.inner.work.enter(member.alias(), peer).filter(|_| member.is_accepting())
+            else {
+                tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+                stream.sender.reset(stream_code::BUSY);
+                continue;
+            };
+            let (node, member) = (self.clone(), Arc::clone(member));
+            let scope = member.scope.clone();
+            scope.spawn("request", async move { node.serve_stream(&member, peer, stream, ticket).await });
+        }
+    }
+
+    async fn serve_stream(&self, member: &Arc<Member>, peer: Id52, mut stream: Stream, ticket: Ticket) {
+        let first = tokio::time::timeout(timeouts::HANDSHAKE, stream.receiver.message::<Request>()).await;
+        let served = match first {
+            Ok(Ok(Some(request))) => self.serve_request(member, peer, stream, request, ticket).await,
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) => {
+                let told = WireError {
+                    code: ErrorCode::WireUnsupported,
+                    message: "understand the request: this version of malai does not know it".to_owned(),
+                    hint: Some("bring malai on both machines to the same version".to_owned()),
+                };
+                refuse(stream, told).await;
+                Err(ServeProblem::Network(error))
+            }
+            Err(_) => {
+                stream.sender.reset(stream_code::STALLED);
+                Err(ServeProblem::Stalled)
+            }
+        };
+        if let Err(problem) = served {
+            tracing::info!(cluster = %member.alias(), %peer, "a request ended: {problem}");
+        }
+    }
+
+    async fn serve_request(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        stream: Stream,
+        request: Request,
+        ticket: Ticket,
+    ) -> Result<(), ServeProblem> {
+        match request {
+            Request::Ping {} => {
+                let pong = Notice::Pong { version: self.inner.options.version.to_owned() };
+                stream.sender.send_message(&pong).await?;
+                stream.sender.finish().await?;
+                Ok(())
+            }
+            Request::Exec(request) => self.serve_exec(member, peer, stream, request, ticket).await,
+            Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
+            Request::PullConfig { have } => self.serve_pull(member, peer, stream, have).await,
+            _ => {
+                refuse(stream, unsupported()).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a command for a peer, or for this device itself: the check is the same.
+    #[cfg(all(feature = "host", unix))]
+    async fn serve_exec(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        stream: Stream,
+        request: ExecRequest,
+        ticket: Ticket,
+    ) -> Result<(), ServeProblem> {
+        let argv = request.argv.clone();
+        let node = self.clone();
+        // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
+        let granted = Arc::new(OnceLock::new());
+        let first = Arc::clone(&granted);
+        ticket.allow_while(Box::new(move |loaded| {
+            match (loaded.authorize_run(&peer, &argv, &node.ceilings()), first.get()) {
+                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
+                (decision, None) => decision.is_ok(),
+                (Err(_), _) => false,
+            }
+        }));
+        let loaded = member.loaded();
+        let alias = member.alias();
+        // The log names the word that decided, never the arguments: those hold passwords more often than they should.
+        let word =
+            malai_model::text::escape_control(request.argv.first().map_or("", String::as_str)).into_owned();
+        let authorized = match loaded.authorize_run(&peer, &request.argv, &self.ceilings()) {
+            Ok(authorized) => authorized,
+            Err(denied) => {
+                tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
+                refuse(stream, denied_to_caller(&word)).await;
+                return Ok(());
+            }
+        };
+        granted.get_or_init(|| authorized.effect().clone());
+        let revoked = ticket.revoked.clone();
+        tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
+        let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
+        match self.inner.exec.serve(authorized, &request, &name, stream, revoked).await {
+            Ok(TargetOutcome::Ended(end)) => {
+                tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
+            }
+            Ok(TargetOutcome::CallerLost) => {
+                tracing::info!(cluster = %alias, %peer, command = word, "a command was hung up: its caller is gone");
+            }
+            Ok(TargetOutcome::Revoked) => {
+                tracing::warn!(cluster = %alias, %peer, command = word, "a command was ended: its right was taken away");
+            }
+            Err(error) => {
+                tracing::info!(cluster = %alias, %peer, command = word, %error, "a command could not be run");
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(all(feature = "host", unix)))]
+    async fn serve_exec(
+        &self,
+        _member: &Arc<Member>,
+        _peer: Id52,
+        stream: Stream,
+        _request: ExecRequest,
+        _ticket: Ticket,
+    ) -> Result<(), ServeProblem> {
+        let told = WireError {
+            code: ErrorCode::CommandUnsupported,
+            message: "run a command here: this device does not host any".to_owned(),
+            hint: None,
+        };
+        refuse(stream, told).await;
+        Ok(())
+    }
+
+    async fn serve_push(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        mut stream: Stream,
+        length: u64,
+    ) -> Result<(), ServeProblem> {
+        if !cluster::is_manager(&member.loaded(), &peer) {
+            tracing::warn!(cluster = %member.alias(), %peer, "refused a config: only the manager may send one");
+            let error = WireError {
+                code: ErrorCode::ConfigForged,
+                message: "take the config: it may come from the cluster's manager only".to_owned(),
+                hint: None,
+            };
+            stream.sender.send_message(&PushReply::Refused { error, length: 0 }).await?;
+            stream.sender.finish().await?;
+            return Ok(());
+        }
+        let limit = self.device().limits.config_bytes;
+        let read =
+            tokio::time::timeout(timeouts::REPLY, cluster::read_text(&mut stream.receiver, length, limit));
+        let text = read.await.map_err(|_| ServeProblem::Stalled)??;
+        match self.take_config(member, &text).await {
+            Ok(serial) => stream.sender.send_message(&PushReply::Accepted { serial }).await?,
+            Err(error) => {
+                tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
+                let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
+                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
+                stream.sender.send_message(&reply).await?;
+                cluster::send_text(&stream.sender, &in_force).await?;
+            }
+        }
+        stream.sender.finish().await?;
+        Ok(())
+    }
+
+    async fn serve_pull(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        stream: Stream,
+        have: Option<ConfigHave>,
+    ) -> Result<(), ServeProblem> {
+        match self.delivery_for(member, &peer, have.as_ref()).await {
+            Ok(answer) => {
+                let confirmed = cluster::answer_pull(stream, answer.text.as_deref()).await?;
+                if answer.text.is_none() || confirmed == Some(answer.delivery.serial) {
+                    self.confirmed(member, &answer.delivery).await?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let reply = malai_model::wire::PullReply::Failed(told);
+                stream.sender.send_message(&reply).await?;
+                stream.sender.finish().await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a request was not served to its end; for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeProblem {
+    #[error("{0}")]
+    Network(#[from] P2pError),
+    #[error("{0}")]
+    Cluster(#[from] ClusterError),
+    #[error("it stalled")]
+    Stalled,
+}
+
+/// Tells the peer why nothing comes. If it is gone already there is nobody to tell.
+pub(super) async fn refuse(stream: Stream, error: WireError) {
+    let tell = async {
+        stream.sender.send_message(&Notice::Failed(error)).await?;
+        stream.sender.finish().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(timeouts::REPLY, tell).await {
+        tracing::debug!(%error, "the peer left before it was refused");
+    }
+}
+
+fn unsupported() -> WireError {
+    WireError {
+        code: ErrorCode::WireUnsupported,
+        message: "understand the request: this version of malai does not know it".to_owned(),
+        hint: Some("bring malai on both machines to the same version".to_owned()),
+    }
+}
+
+/// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
+fn denied_to_caller(word: &str) -> WireError {
+    WireError {
+        code: ErrorCode::AclDenied,
+        message: format!("run {word:?}: not allowed here"),
+        hint: Some("ask the cluster's manager for the right; the reason is in this machine's log".to_owned()),
+    }
+}

@@ -1,0 +1,138 @@
+//! What runs now for others: so that it can be counted, limited, and authorised again when the rules change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::LoadedCluster;
+
+/// Whether an open request is still allowed under given rules.
+pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>;
+
+/// The requests that are open now.
+pub(crate) struct OpenWork {
+    entries: Mutex<Entries>,
+    changed: Notify,
+    per_peer: usize,
+    in_all: usize,
+}
+
+#[derive(Default)]
+struct Entries {
+    next: u64,
+    open: HashMap<u64, Entry>,
+    by_peer: HashMap<Id52, usize>,
+}
+
+struct Entry {
+    cluster: ClusterAlias,
+    peer: Id52,
+    revoked: CancellationToken,
+    allowed: Option<StillAllowed>,
+}
+
+/// An open request. Dropping it says that it is over.
+pub(crate) struct Ticket {
+    work: Arc<OpenWork>,
+    number: u64,
+    /// Cancelled when the right is taken away.
+    pub(crate) revoked: CancellationToken,
+}
+
+impl OpenWork {
+    pub(crate) fn new(per_peer: usize, in_all: usize) -> Self {
+        Self { entries: Mutex::default(), changed: Notify::new(), per_peer, in_all }
+    }
+
+    /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
+    pub(crate) fn enter(self: &Arc<Self>, cluster: &ClusterAlias, peer: Id52) -> Option<Ticket> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
+        if of_peer >= self.per_peer || entries.open.len() >= self.in_all {
+            return None;
+        }
+        let number = entries.next;
+        entries.next += 1;
+        let revoked = CancellationToken::new();
+        let entry = Entry { cluster: cluster.clone(), peer, revoked: revoked.clone(), allowed: None };
+        entries.open.insert(number, entry);
+        entries.by_peer.insert(peer, of_peer + 1);
+        Some(Ticket { work: Arc::clone(self), number, revoked })
+    }
+
+    /// Asks every open request of a cluster whether it is still allowed, and ends those that are not. Returns how many
+    /// ended.
+    pub(crate) fn authorise_again(&self, loaded: &LoadedCluster) -> usize {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = 0;
+        for entry in entries.open.values().filter(|entry| entry.cluster == loaded.alias) {
+            let allowed =
+                loaded.admits(&entry.peer) && entry.allowed.as_ref().is_none_or(|allowed| allowed(loaded));
+            // This device's own requests are not admitted through a handshake, only by their rule.
+            let own =
+                entry.peer == loaded.own_id && entry.allowed.as_ref().is_none_or(|allowed| allowed(loaded));
+            if !allowed && !own {
+                entry.revoked.cancel();
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    pub(crate) fn end_all(&self) {
+        for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.values() {
+            entry.revoked.cancel();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.len()
+    }
+
+    /// Waits until nothing is open, at most so long.
+    pub(crate) async fn idle(&self, at_most: Duration) {
+        let all_done = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.len() == 0 {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        // Whether it ended by itself or not, the caller goes on.
+        _ = tokio::time::timeout(at_most, all_done).await;
+    }
+}
+
+impl Ticket {
+    /// Says under which rules the request may stay open. Call it *before* deciding by the rules in force: then a change
+    /// that comes between is seen by one or the other.
+    pub(crate) fn allow_while(&self, allowed: StillAllowed) {
+        let mut entries = self.work.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.open.get_mut(&self.number) {
+            entry.allowed = Some(allowed);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut entries = self.work.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.open.remove(&self.number)
+            && let Some(count) = entries.by_peer.get_mut(&entry.peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                entries.by_peer.remove(&entry.peer);
+            }
+        }
+        drop(entries);
+        self.work.changed.notify_waiters();
+    }
+}
