@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use malai_model::name::ClusterAlias;
 
-use super::{Member, Node, load_device};
-use crate::api::RescanView;
+use super::{Member, Node, NodeError, load_device};
 use crate::cluster::{self, ClusterError, LoadedCluster, Received};
 use crate::home::{ClusterDir, Role};
 use crate::p2p::CloseReason;
 use crate::timeouts;
+use malai_model::wire::local::RescanView;
 
 impl Node {
     /// Reads and compiles everything, puts it in force, listens, and starts what runs by itself.
-    pub(super) async fn serve_all(&self) -> Result<(), crate::Error> {
+    pub(super) async fn serve_all(&self) -> Result<(), NodeError> {
         let loaded = self.blocking(Self::load_all).await?;
         for cluster in loaded {
             let member = self.adopt(cluster);
@@ -24,7 +24,7 @@ impl Node {
     }
 
     /// Starts listening for a cluster and doing what its role asks for.
-    pub(super) async fn begin(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn begin(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.listen(member).await?;
         let (node, cluster) = (self.clone(), Arc::clone(member));
         match member.loaded().role {
@@ -82,7 +82,7 @@ impl Node {
     ///
     /// # Errors
     /// With everything that is wrong; then what was in force still is.
-    pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
+    pub async fn rescan(&self, check: bool) -> Result<RescanView, NodeError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let (device, mut warnings) = load_device(self.home())?;
         if check {

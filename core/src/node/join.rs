@@ -6,11 +6,11 @@ use std::time::Duration;
 use malai_model::cluster::Invite;
 use malai_model::name::ClusterAlias;
 
-use super::{Member, Mode, Node};
-use crate::api::{JoinClusterRequest, JoinVia, JoinedView};
+use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, PendingJoin};
 use crate::identity::make_random;
 use crate::p2p::{Endpoint, EndpointOptions};
+use malai_model::wire::local::{JoinClusterRequest, JoinVia, JoinedView};
 
 /// How often a machine asks although nothing happened: a manager that could not reach it may have been away.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
@@ -19,7 +19,7 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 
 impl Node {
     /// Makes this device a machine of a cluster.
-    pub(crate) async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+    pub(crate) async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, NodeError> {
         let JoinClusterRequest { via, alias, name } = request;
         match via {
             JoinVia::Manager(manager) => {
@@ -53,7 +53,7 @@ impl Node {
         }
     }
 
-    async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, crate::Error> {
+    async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, NodeError> {
         let prepared = join.clone();
         let id52 = self
             .blocking(move |node| cluster::prepare_join(node.home(), node.keys().as_ref(), &prepared))
@@ -87,10 +87,7 @@ impl Node {
     }
 
     /// Dials an invite once, with the identity that was made for it.
-    async fn dial_pending(
-        &self,
-        join: &PendingJoin,
-    ) -> Result<malai_model::wire::JoinAccepted, crate::Error> {
+    async fn dial_pending(&self, join: &PendingJoin) -> Result<malai_model::wire::JoinAccepted, NodeError> {
         let key = crate::identity::KeyRef::Machine(join.alias.clone());
         let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
         let scope = self.inner.scope.child();
@@ -115,7 +112,7 @@ impl Node {
     }
 
     /// When serving, a cluster that was made here is managed at once.
-    pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), crate::Error> {
+    pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), NodeError> {
         if self.inner.mode == Mode::Serve {
             let member = self.adopt(loaded);
             self.begin(&member).await?;
@@ -124,7 +121,7 @@ impl Node {
     }
 
     /// When serving, a cluster that was joined takes part at once.
-    async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), crate::Error> {
+    async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), NodeError> {
         if self.inner.mode == Mode::Serve {
             let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
             let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
@@ -154,12 +151,12 @@ impl Node {
         }
     }
 
-    async fn sync_step(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    async fn sync_step(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.sync_or_join(member).await.map(|_new| ())
     }
 
     /// If a manager has not answered this machine's invite yet, asks again.
-    pub(super) async fn join_if_pending(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn join_if_pending(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         if member.loaded().manager.is_some() {
             return Ok(());
         }
@@ -175,7 +172,7 @@ impl Node {
 }
 
 /// Whether trying again later may help: nobody answered, or the manager asks for patience.
-fn may_pass(error: &crate::Error) -> bool {
+fn may_pass(error: &NodeError) -> bool {
     use malai_model::code::ErrorKind;
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Busy)
 }

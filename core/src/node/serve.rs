@@ -7,7 +7,7 @@ use malai_model::id::Id52;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
 use super::work::Ticket;
-use super::{Member, Node};
+use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
@@ -16,7 +16,7 @@ use crate::timeouts;
 
 impl Node {
     /// Opens a member's endpoint and takes requests on it.
-    pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         let serve = Serve { protocols: vec![Protocol::Member], admission: member.admission() };
         self.network(member, Some(serve)).await?;
         let (node, accepting) = (self.clone(), Arc::clone(member));
