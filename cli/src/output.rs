@@ -1,7 +1,5 @@
 //! The only file that prints.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the command line talks")]
-
 use std::io::Write;
 use std::process::ExitCode;
 
