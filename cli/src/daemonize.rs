@@ -31,7 +31,7 @@ const READY: &str = "ready";
 /// Starts this program again as a session of its own and waits until it serves or gives up. Everything is validated
 /// before this returns; what is wrong goes to our stderr, which the child has until then.
 pub(crate) fn start(home: &Path, errors: Errors) -> Result<Started, Failure> {
-    let program = std::env::current_exe().map_err(|error| Failure::local("finding this program", &error))?;
+    let program = std::env::current_exe().map_err(|error| Failure::local("find this program", &error))?;
     let mut child = Command::new(program)
         .args(["daemon", "--foreground", "--detached", "--home"])
         .arg(home)
@@ -39,18 +39,17 @@ pub(crate) fn start(home: &Path, errors: Errors) -> Result<Started, Failure> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| Failure::local("starting the background process", &error))?;
+        .map_err(|error| Failure::local("start the background process", &error))?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout)
             .read_line(&mut line)
-            .map_err(|error| Failure::local("waiting for the background process", &error))?;
+            .map_err(|error| Failure::local("wait for the background process", &error))?;
     }
     if line.trim() == READY {
         return Ok(Started::Running(child.id()));
     }
-    let status =
-        child.wait().map_err(|error| Failure::local("waiting for the background process", &error))?;
+    let status = child.wait().map_err(|error| Failure::local("wait for the background process", &error))?;
     Ok(Started::Failed(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)))
 }
 

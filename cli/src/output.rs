@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use malai_core::api::SCHEMA;
-use malai_core::model::diagnostic::{Diagnostic, Severity};
+use malai_core::model::diagnostic::Diagnostic;
 use serde::Serialize;
 
 use crate::env::Env;
@@ -56,11 +56,7 @@ impl Output {
     /// Shows findings about files, on stderr.
     pub(crate) fn diagnostics(&self, diagnostics: &[Diagnostic]) {
         for diagnostic in diagnostics {
-            let (word, colour) = match diagnostic.severity {
-                Severity::Error => ("error:", "31"),
-                Severity::Warning => ("warning:", "33"),
-            };
-            self.note(&format!("{} {}", self.paint(word, colour), diagnostic.render()));
+            self.note(&diagnostic.render());
         }
     }
 
@@ -81,7 +77,7 @@ impl Output {
             return;
         }
         self.diagnostics(&failure.diagnostics);
-        self.note(&format!("{} {}", self.paint("error:", "31"), failure.message));
+        self.note(&format!("{} failed to {}", self.paint("error:", "31"), failure.message));
         for cause in &failure.causes {
             self.note(&format!("{} {cause}", self.paint("caused by:", "31")));
         }

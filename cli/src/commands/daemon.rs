@@ -16,7 +16,7 @@ pub(crate) fn daemon(context: &Context, args: &DaemonArgs) -> Outcome {
         return foreground(context, args.detached);
     }
     let home = context.env.home(context.global.home.as_ref()).ok_or_else(|| {
-        Failure::usage("there is no home directory to work in", "set MALAI_HOME or pass --home DIR")
+        Failure::usage("find a home directory to work in", "set MALAI_HOME or pass --home DIR")
     })?;
     if args.env {
         return print_env(context, &home);
@@ -56,13 +56,13 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
     let home = malai_core::home::Home::open(options.home.clone(), malai_core::home::Create::Yes)
         .map_err(malai_core::Error::from)?;
     let log = RotatingLog::open(&home.log_file(), LOG_LIMIT)
-        .map_err(|error| Failure::local(format!("opening {}", home.log_file().display()), &error))?;
+        .map_err(|error| Failure::local(format!("open {}", home.log_file().display()), &error))?;
     crate::log::start(log, !detached);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("malai")
         .build()
-        .map_err(|error| Failure::local("starting the runtime", &error))?;
+        .map_err(|error| Failure::local("start the runtime", &error))?;
     let notify_socket = context.env.notify_socket.clone();
     runtime.block_on(async move {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -91,5 +91,5 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    tokio::signal::unix::signal(kind).map_err(|error| Failure::local("listening for signals", &error))
+    tokio::signal::unix::signal(kind).map_err(|error| Failure::local("listen for signals", &error))
 }

@@ -21,7 +21,7 @@ const BROKEN_PIPE: u8 = 128 + 13;
 /// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
 pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     let client = context.client().await?;
-    let mut signals = Signals::listen().map_err(|error| Failure::local("listening for signals", &error))?;
+    let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
     let request = RunRequest { words: words.to_vec(), env: context.env.locale.clone() };
     let command = tokio::select! {
         command = client.run(request) => command?,
@@ -32,7 +32,7 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     let control = command.control;
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let stdin = start_stdin(command.input);
-    let writer = Writer::start().map_err(|error| Failure::local("opening stdout", &error))?;
+    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let status = loop {
         let event = tokio::select! {
             event = output.next() => event.map_err(malai_core::Error::from)?,

@@ -70,7 +70,7 @@ fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::local("starting the runtime", &error))?;
+        .map_err(|error| Failure::local("start the runtime", &error))?;
     let outcome = runtime.block_on(work);
     // A thread may sit in a read of stdin that never returns.
     runtime.shutdown_background();
@@ -85,7 +85,7 @@ impl Context {
 
     pub(crate) fn client_options(&self) -> Result<ClientOptions, Failure> {
         let home = self.env.home(self.global.home.as_ref()).ok_or_else(|| {
-            Failure::usage("there is no home directory to work in", "set MALAI_HOME or pass --home DIR")
+            Failure::usage("find a home directory to work in", "set MALAI_HOME or pass --home DIR")
         })?;
         let mut options = ClientOptions::new(home);
         options.runtime_dir = Some(self.env.rendezvous());

@@ -100,14 +100,15 @@ pub async fn fetch_config<T>(
         let text = read_text(&mut receiver, length, limit).await?;
         match take(&text) {
             Ok((taken, serial)) => {
-                sender.send_message(&PushReply::Accepted { serial }).await?;
-                sender.finish().await?;
+                // With our half of the receiving gone, finishing waits until the manager has the word.
+                drop(receiver);
+                sender.finish_with(&PushReply::Accepted { serial }).await?;
                 Ok(Some(taken))
             }
             Err(error) => {
                 let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
-                sender.send_message(&PushReply::Refused { error: told, length: 0 }).await?;
-                sender.finish().await?;
+                drop(receiver);
+                sender.finish_with(&PushReply::Refused { error: told, length: 0 }).await?;
                 Err(error)
             }
         }

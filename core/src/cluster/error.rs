@@ -23,8 +23,17 @@ pub enum ClusterError {
     /// The network.
     #[error(transparent)]
     Network(#[from] P2pError),
+    /// A machine that was named cannot be reached, or refuses this device.
+    #[error("reach {machine}")]
+    Reach {
+        /// Its address as a user knows it.
+        machine: String,
+        /// Why.
+        #[source]
+        source: P2pError,
+    },
     /// A config file does not compile.
-    #[error("{file} has errors")]
+    #[error("put {file} in force: it has errors")]
     Config {
         /// Which file.
         file: String,
@@ -32,10 +41,10 @@ pub enum ClusterError {
         problems: ConfigProblems,
     },
     /// The alias is taken.
-    #[error("this home has a cluster {0} already")]
+    #[error("make the cluster {0}: this home has one of that name")]
     Exists(ClusterAlias),
     /// There is no such cluster.
-    #[error("this home has no cluster {alias}")]
+    #[error("find the cluster {alias}: this home has none of that name")]
     Unknown {
         /// What was asked for.
         alias: ClusterAlias,
@@ -43,10 +52,10 @@ pub enum ClusterError {
         known: Vec<ClusterAlias>,
     },
     /// The operation is the manager's.
-    #[error("this device does not manage {0}")]
+    #[error("do this for {0}: this device does not manage it")]
     NotManager(ClusterAlias),
     /// The key of an identity is gone.
-    #[error("the private key {file} of {alias} is missing")]
+    #[error("use {alias}: its {file} is missing")]
     NoKey {
         /// Which cluster.
         alias: ClusterAlias,
@@ -54,7 +63,9 @@ pub enum ClusterError {
         file: String,
     },
     /// `cluster.toml` names another root than the key beside it.
-    #[error("cluster.toml of {alias} names the manager {written}, but the key beside it is that of {own}")]
+    #[error(
+        "use cluster.toml of {alias}: it names the manager {written}, but the key beside it is that of {own}"
+    )]
     OtherRoot {
         /// Which cluster.
         alias: ClusterAlias,
@@ -64,7 +75,7 @@ pub enum ClusterError {
         own: malai_model::id::Id52,
     },
     /// A config is over the limit.
-    #[error("a config of {length} bytes is over the limit of {limit}")]
+    #[error("take a config of {length} bytes: the limit is {limit}")]
     TooLarge {
         /// What was announced, in bytes.
         length: u64,
@@ -72,10 +83,10 @@ pub enum ClusterError {
         limit: usize,
     },
     /// No config has come yet.
-    #[error("no config of {0} has arrived yet")]
+    #[error("use {0}: no config of it has arrived yet")]
     NoConfig(ClusterAlias),
     /// The machine is not in the config, or this device may not know it.
-    #[error("{cluster} has no machine {machine} that this device may reach")]
+    #[error("find {machine} in {cluster}: there is no such machine, or none that this device may reach")]
     UnknownMachine {
         /// Which cluster.
         cluster: ClusterAlias,
@@ -85,10 +96,10 @@ pub enum ClusterError {
         nearest: Option<MachineName>,
     },
     /// An address cannot be resolved.
-    #[error(transparent)]
-    Address(#[from] malai_model::address::AddressProblem),
+    #[error("find the machine: {0}")]
+    Address(malai_model::address::AddressProblem),
     /// A rule of this device or of the target forbids it.
-    #[error("{what:?} is not allowed on {machine}: {reason}")]
+    #[error("run {what:?} on {machine}: not allowed, {reason}")]
     Denied {
         /// What was asked for.
         what: String,
@@ -98,42 +109,45 @@ pub enum ClusterError {
         reason: String,
     },
     /// This build cannot run commands.
-    #[error("this device cannot run commands")]
+    #[error("run a command here: this build cannot")]
     CannotHost,
     /// The text is no invite.
-    #[error("this is no invite")]
+    #[error("read the invite")]
     NoInvite(#[source] malai_model::cluster::InviteTextProblem),
     /// An invite was not accepted.
-    #[error(transparent)]
-    Invite(#[from] malai_model::cluster::InviteProblem),
+    #[error("register: {0}")]
+    Invite(malai_model::cluster::InviteProblem),
     /// No invite goes by that name.
-    #[error("{cluster} has no invite {wanted}")]
+    #[error("find the invite {wanted}: {cluster} has none such")]
     UnknownInvite {
         /// Which cluster.
         cluster: ClusterAlias,
         /// The label or id52 that was asked for; never a secret.
         wanted: String,
     },
+    /// A rule that says `*` came after the invite was made.
+    #[error("register: a rule of the cluster says *, so joining would hand out rights")]
+    NowOpen,
     /// Rules say `*`, so an invite would hand out rights.
-    #[error("whoever joins gets rights at once, since these rules say *: {}", .0.join(", "))]
+    #[error("make the invite: whoever joins would have rights at once, since these rules say *: {}", .0.join(", "))]
     OpenRules(Vec<String>),
     /// A group that new machines shall be added to does not exist.
-    #[error("there is no group {0}")]
+    #[error("make the invite: there is no group {0}")]
     UnknownGroup(String),
     /// The manager's config does not compile, so nobody can be registered now.
-    #[error("the manager's config has errors, so joins wait")]
+    #[error("register the machine: the manager's config has errors, so joins wait")]
     JoinsWait,
     /// The manager refused the join.
-    #[error("the manager refused: {}", malai_model::text::escape_control(&.0.message))]
+    #[error("join: the manager could not {}", malai_model::text::escape_control(&.0.message))]
     JoinRefused(WireError),
     /// The peer that answered an invite is not the root that it names.
-    #[error(transparent)]
-    JoinForged(#[from] malai_model::cluster::JoinProblem),
+    #[error("trust the answer to the invite: {0}")]
+    JoinForged(malai_model::cluster::JoinProblem),
     /// A file that must be there is missing.
-    #[error("{} is missing", .0.display())]
+    #[error("read {}: it is missing", .0.display())]
     FileMissing(std::path::PathBuf),
     /// `invites.toml` cannot be used.
-    #[error("{} cannot be used", file.display())]
+    #[error("use {}", file.display())]
     InviteBook {
         /// Which.
         file: std::path::PathBuf,
@@ -142,7 +156,7 @@ pub enum ClusterError {
         source: malai_model::cluster::InviteBookProblem,
     },
     /// `state.json` cannot be used.
-    #[error("{} cannot be used", file.display())]
+    #[error("use {}", file.display())]
     State {
         /// Which.
         file: std::path::PathBuf,
@@ -154,40 +168,40 @@ pub enum ClusterError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<ClusterError>),
     /// The address names a cluster that this home has nothing to do with.
-    #[error("{0} is in a cluster that this home is no member of")]
+    #[error("reach {0}: this home is no member of that cluster")]
     ForeignCluster(String),
     /// An address without a program behind it.
-    #[error("there is no program to run on {machine}")]
+    #[error("run nothing on {machine}: a program is missing")]
     NoProgram {
         /// The address as it was typed.
         machine: String,
     },
     /// A limit of this device is reached.
-    #[error("too many requests run at once")]
+    #[error("begin: too many requests run at once")]
     TooMuchAtOnce,
     /// A task of ours panicked.
-    #[error("a task ended in a panic: {0}")]
+    #[error("finish: a task panicked: {0}")]
     Panicked(String),
     /// An invite that would hold longer than time is counted.
-    #[error("the invite's end is too far away")]
+    #[error("make the invite: its end is too far away")]
     ExpiryTooFar,
     /// Too many wrong tokens came from there.
-    #[error("too many failed attempts; locked out for {} s", .0.as_secs())]
+    #[error("register: too many failed attempts, locked out for {} s", .0.as_secs())]
     LockedOut(std::time::Duration),
     /// The client failed to start, and said why then.
-    #[error("the client is closed")]
+    #[error("use this client: it failed to start")]
     Closed,
     /// A config that came from the network was not taken.
-    #[error(transparent)]
-    ConfigRefused(#[from] SignedConfigProblem),
+    #[error("take the config: {0}")]
+    ConfigRefused(SignedConfigProblem),
     /// The peer answered something else than it should.
-    #[error("the peer answered out of turn: {0}")]
+    #[error("understand the peer: {0}")]
     OutOfTurn(&'static str),
     /// The peer refused.
     #[error("{}", malai_model::text::escape_control(&.0.message))]
     Remote(WireError),
     /// The file cannot be edited.
-    #[error("{file} cannot be edited")]
+    #[error("edit {file}")]
     Edit {
         /// Which file.
         file: String,
@@ -203,7 +217,7 @@ impl ClusterError {
         match self {
             Self::Home(error) => error.code(),
             Self::Identity(error) => error.code(),
-            Self::Network(error) => error.code(),
+            Self::Network(error) | Self::Reach { source: error, .. } => error.code(),
             Self::Config { .. } | Self::Edit { .. } | Self::UnknownGroup(_) | Self::OtherRoot { .. } => {
                 ErrorCode::ConfigInvalid
             }
@@ -220,7 +234,7 @@ impl ClusterError {
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
             Self::Invite(problem) => problem.code(),
             Self::UnknownInvite { .. } => ErrorCode::InviteUnknown,
-            Self::OpenRules(_) => ErrorCode::InviteOpenRule,
+            Self::OpenRules(_) | Self::NowOpen => ErrorCode::InviteOpenRule,
             Self::JoinsWait => ErrorCode::InvitePending,
             Self::JoinForged(problem) => problem.code(),
             Self::FileMissing(_) | Self::InviteBook { .. } | Self::State { .. } => ErrorCode::HomeStorage,
@@ -242,7 +256,7 @@ impl ClusterError {
         let text = match self {
             Self::Home(error) => return error.hint(),
             Self::Identity(error) => return error.hint(),
-            Self::Network(error) => return error.hint(),
+            Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
@@ -290,6 +304,7 @@ impl ClusterError {
             Self::UnknownInvite { cluster, .. } => {
                 format!("`malai cluster list-invites {cluster}` shows them")
             }
+            Self::NowOpen => "ask the cluster's manager for an invite that is made with --open".to_owned(),
             Self::OpenRules(_) => "narrow those rules, or pass --open if that is what you want".to_owned(),
             Self::UnknownGroup(_) => "add it to cluster.toml first".to_owned(),
             Self::JoinsWait => "the machine keeps its invite and tries again".to_owned(),
@@ -327,4 +342,21 @@ impl ClusterError {
             Some(first) => Self::Several(vec![first, more]),
         }
     }
+}
+
+macro_rules! from_model {
+    ($($variant:ident($problem:ty);)*) => {$(
+        impl From<$problem> for ClusterError {
+            fn from(problem: $problem) -> Self {
+                Self::$variant(problem)
+            }
+        }
+    )*};
+}
+
+from_model! {
+    Invite(malai_model::cluster::InviteProblem);
+    JoinForged(malai_model::cluster::JoinProblem);
+    ConfigRefused(SignedConfigProblem);
+    Address(malai_model::address::AddressProblem);
 }

@@ -208,7 +208,7 @@ impl LoadedCluster {
         let (Some(policy), Some(own)) = (&self.policy, &self.own_name) else {
             return Err(RunDenied::NoRules);
         };
-        Ok(authorize_under(policy, ceilings, caller, own, Run { argv: argv.to_vec() })?)
+        authorize_under(policy, ceilings, caller, own, Run { argv: argv.to_vec() }).map_err(RunDenied::Rules)
     }
 
     /// Finds a machine to dial.
@@ -301,8 +301,8 @@ pub enum RunDenied {
     #[error("this device has no rules by which anybody may run anything")]
     NoRules,
     /// Its rules do not let the caller.
-    #[error(transparent)]
-    Rules(#[from] Denied),
+    #[error("{}", .0.reason())]
+    Rules(Denied),
 }
 
 fn key_id(keys: &dyn KeyStore, key: KeyRef, alias: &ClusterAlias) -> Result<Id52, ClusterError> {

@@ -170,6 +170,8 @@ pub fn register(
     let token = Token::from_hex(&request.token).ok_or(malai_model::cluster::InviteProblem::Unknown)?;
     let decision = check_join(record.as_deref(), &token, joiner, membership, now)?;
     let record = record.ok_or(malai_model::cluster::InviteProblem::Unknown)?;
+    // A rule that says `*` may have come after the invite was made.
+    malai_model::cluster::check_open(&applied, record).map_err(|_| ClusterError::NowOpen)?;
     let disk_text = required_text(home, &disk_path)?;
     let Ok((disk, _)) = compile(home, alias, &disk_text) else { return Err(ClusterError::JoinsWait) };
     // A name must be free in both texts, or the edit under way could not be applied any more. Who is on disk already

@@ -9,19 +9,19 @@ use malai_model::code::ErrorCode;
 #[non_exhaustive]
 pub enum DaemonError {
     /// No daemon runs for this home.
-    #[error("no daemon runs for {}", home.display())]
+    #[error("ask the daemon of {}: none runs", home.display())]
     Absent {
         /// Which home.
         home: PathBuf,
     },
     /// Nobody listens on the socket that was named.
-    #[error("no daemon listens on {}", path.display())]
+    #[error("ask the daemon on {}: none listens", path.display())]
     SocketAbsent {
         /// Which socket.
         path: PathBuf,
     },
     /// The socket cannot be made.
-    #[error("the socket {} cannot be made", path.display())]
+    #[error("make the socket {}", path.display())]
     Socket {
         /// Which.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum DaemonError {
         source: std::io::Error,
     },
     /// The socket belongs to somebody else.
-    #[error("the daemon on {} runs as another user (uid {uid})", path.display())]
+    #[error("trust the daemon on {}: it runs as another user (uid {uid})", path.display())]
     Foreign {
         /// Which socket.
         path: PathBuf,
@@ -38,10 +38,10 @@ pub enum DaemonError {
         uid: u32,
     },
     /// Talking over the socket failed.
-    #[error("the daemon did not answer")]
+    #[error("get an answer from the daemon")]
     Unanswered(#[source] std::io::Error),
     /// The daemon answered with something that this version cannot read.
-    #[error("the daemon's answer cannot be read: is it of another version?")]
+    #[error("read the daemon's answer: is it of another version?")]
     Unreadable(#[source] serde_json::Error),
 }
 

@@ -75,7 +75,7 @@ async fn answer(mut stream: UnixStream, node: &Node) -> io::Result<()> {
         Err(error) => ApiReply::Failed(FailedView {
             error: malai_model::wire::WireError {
                 code: malai_model::code::ErrorCode::WireUnsupported,
-                message: format!("the daemon (malai {}) does not know that request: {error}", crate::VERSION),
+                message: format!("understand the request: the daemon is malai {}: {error}", crate::VERSION),
                 hint: Some("restart the daemon with the same version of malai".to_owned()),
             },
             diagnostics: Vec::new(),

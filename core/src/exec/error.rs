@@ -20,10 +20,10 @@ pub enum ExecError {
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
     /// The target said something that does not belong here.
-    #[error("the target answered out of turn: {0}")]
+    #[error("understand the target: {0}")]
     OutOfTurn(&'static str),
     /// The command is over; nothing more can be sent to it.
-    #[error("the command has ended")]
+    #[error("send to the command: it has ended")]
     Ended,
 }
 

@@ -73,12 +73,10 @@ impl LocalControl {
 impl LocalOutput {
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<CommandEvent, ExecError> {
-        if self.stdout.output.is_some() || self.stderr.output.is_some() {
-            tokio::select! {
-                Some(bytes) = self.stdout.next() => return Ok(CommandEvent::Stdout(bytes)),
-                Some(bytes) = self.stderr.next() => return Ok(CommandEvent::Stderr(bytes)),
-                else => {}
-            }
+        tokio::select! {
+            Some(bytes) = self.stdout.next() => return Ok(CommandEvent::Stdout(bytes)),
+            Some(bytes) = self.stderr.next() => return Ok(CommandEvent::Stderr(bytes)),
+            else => {}
         }
         let Some(group) = &self.group else { return Err(ExecError::Ended) };
         let end = group.wait().await?;

@@ -117,7 +117,7 @@ impl ExecTarget {
             None => {
                 let told = Notice::Failed(WireError {
                     code: ErrorCode::AclRevoked,
-                    message: "the right to run this was taken away".to_owned(),
+                    message: "go on with the command: the right to run it was taken away".to_owned(),
                     hint: Some("ask the cluster's manager".to_owned()),
                 });
                 // Told at once, killed at once: neither waits for the other, and a caller that reads nothing does not

@@ -116,6 +116,7 @@ impl Node {
                 Some(member) if member.own_id() == cluster.own_id && member.loaded().role == cluster.role => {
                     self.install(member, cluster);
                     self.refresh_invites(member).await;
+                    self.retry_all(member).await?;
                     member.wake.notify_one();
                 }
                 other => {

@@ -237,6 +237,14 @@ impl Node {
         self.blocking(move |node| cluster::save_state(node.home(), &alias, &state)).await
     }
 
+    /// Forgets what failed before, so that everything outdated is tried at once: somebody asked for it.
+    pub(super) async fn retry_all(&self, member: &Arc<Member>) -> Result<(), ClusterError> {
+        if member.loaded().is_managed_here() {
+            self.state(member).await?.retry_all();
+        }
+        Ok(())
+    }
+
     /// How many machines would get a new config under these rules.
     pub(super) fn count_deliveries(&self, loaded: &LoadedCluster) -> Result<usize, ClusterError> {
         let Rules::Master { config } = &loaded.rules else { return Ok(0) };

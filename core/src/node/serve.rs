@@ -1,6 +1,6 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
@@ -73,7 +73,7 @@ impl Node {
             Ok(Err(error)) => {
                 let told = WireError {
                     code: ErrorCode::WireUnsupported,
-                    message: "this version of malai does not know that request".to_owned(),
+                    message: "understand the request: this version of malai does not know it".to_owned(),
                     hint: Some("bring malai on both machines to the same version".to_owned()),
                 };
                 refuse(stream, told).await;
@@ -126,8 +126,15 @@ impl Node {
     ) -> Result<(), ServeProblem> {
         let argv = request.argv.clone();
         let node = self.clone();
+        // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
+        let granted = Arc::new(OnceLock::new());
+        let first = Arc::clone(&granted);
         ticket.allow_while(Box::new(move |loaded| {
-            loaded.authorize_run(&peer, &argv, &node.ceilings()).is_ok()
+            match (loaded.authorize_run(&peer, &argv, &node.ceilings()), first.get()) {
+                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
+                (decision, None) => decision.is_ok(),
+                (Err(_), _) => false,
+            }
         }));
         let loaded = member.loaded();
         let alias = member.alias();
@@ -142,6 +149,7 @@ impl Node {
                 return Ok(());
             }
         };
+        granted.get_or_init(|| authorized.effect().clone());
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
@@ -173,7 +181,7 @@ impl Node {
     ) -> Result<(), ServeProblem> {
         let told = WireError {
             code: ErrorCode::CommandUnsupported,
-            message: "this device cannot run commands of others".to_owned(),
+            message: "run a command here: this device does not host any".to_owned(),
             hint: None,
         };
         refuse(stream, told).await;
@@ -191,7 +199,7 @@ impl Node {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a config: only the manager may send one");
             let error = WireError {
                 code: ErrorCode::ConfigForged,
-                message: "a config is taken from the cluster's manager only".to_owned(),
+                message: "take the config: it may come from the cluster's manager only".to_owned(),
                 hint: None,
             };
             stream.sender.send_message(&PushReply::Refused { error, length: 0 }).await?;
@@ -268,7 +276,7 @@ pub(super) async fn refuse(stream: Stream, error: WireError) {
 fn unsupported() -> WireError {
     WireError {
         code: ErrorCode::WireUnsupported,
-        message: "this version of malai does not know that request".to_owned(),
+        message: "understand the request: this version of malai does not know it".to_owned(),
         hint: Some("bring malai on both machines to the same version".to_owned()),
     }
 }
@@ -277,7 +285,7 @@ fn unsupported() -> WireError {
 fn denied_to_caller(word: &str) -> WireError {
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("you may not run {word:?} here"),
+        message: format!("run {word:?}: not allowed here"),
         hint: Some("ask the cluster's manager for the right; the reason is in this machine's log".to_owned()),
     }
 }

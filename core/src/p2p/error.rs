@@ -30,7 +30,7 @@ pub mod stream_code {
 #[non_exhaustive]
 pub enum P2pError {
     /// The peer did not answer on any address.
-    #[error("{peer} did not answer within {after:?}; tried: {}", tried_text(tried))]
+    #[error("{}", unreachable_text(peer, tried, *after))]
     Unreachable {
         /// Who.
         peer: Id52,
@@ -40,43 +40,43 @@ pub enum P2pError {
         after: Duration,
     },
     /// The peer refused this identity.
-    #[error("{peer} refused the connection: unknown to this machine, or no rights on it")]
+    #[error("reach {peer}: unknown to this machine, or no rights on it")]
     NotAdmitted {
         /// Who refused.
         peer: Id52,
     },
     /// The peer speaks no common version of the protocol.
-    #[error("{peer} speaks no version of the protocol that this one speaks")]
+    #[error("talk to {peer}: it speaks no version of the protocol that this one speaks")]
     Incompatible {
         /// Who.
         peer: Id52,
     },
     /// A connection to oneself.
-    #[error("{0} is this identity itself")]
+    #[error("reach {0}: it is this identity itself")]
     SelfConnect(Id52),
     /// The connection ended.
-    #[error("the connection was lost: {reason}")]
+    #[error("keep the connection: {reason}")]
     Lost {
         /// Why, as far as it is known. May hold text of the peer: show it escaped.
         reason: String,
     },
     /// The peer broke the protocol on one stream, which ended for it.
-    #[error("the peer broke the protocol: {reason}")]
+    #[error("read what the peer sent: {reason}")]
     Malformed {
         /// How.
         reason: String,
     },
     /// The peer gave up this stream, or wants no more of it.
-    #[error("the peer ended the stream with code {code}")]
+    #[error("go on with a request: {}", stream_end_text(*code))]
     StreamReset {
         /// See [`stream_code`].
         code: u32,
     },
     /// This half of the stream was ended before.
-    #[error("this half of the stream was ended already")]
+    #[error("send more: this half of the stream was ended already")]
     Ended,
     /// A message over the limit.
-    #[error("a message of {length} bytes, when {limit} is the most")]
+    #[error("send a message of {length} bytes: {limit} is the most")]
     MessageTooLarge {
         /// Its length in bytes.
         length: usize,
@@ -101,7 +101,7 @@ pub enum P2pError {
         reason: String,
     },
     /// The endpoint is closed.
-    #[error("the endpoint is closed")]
+    #[error("use the network: it is closed")]
     Closed,
 }
 
@@ -112,6 +112,7 @@ impl P2pError {
             Self::Unreachable { .. } => ErrorCode::PeerUnreachable,
             Self::NotAdmitted { .. } => ErrorCode::PeerNotAdmitted,
             Self::Incompatible { .. } => ErrorCode::PeerIncompatible,
+            Self::StreamReset { code: stream_code::BUSY } => ErrorCode::LimitReached,
             Self::Lost { .. } | Self::StreamReset { .. } => ErrorCode::PeerLost,
             Self::Malformed { .. } => ErrorCode::WireMalformed,
             Self::MessageTooLarge { .. } => ErrorCode::LimitReached,
@@ -145,6 +146,19 @@ impl P2pError {
     }
 }
 
-fn tried_text(tried: &[String]) -> String {
-    if tried.is_empty() { "no address is known".to_owned() } else { tried.join(", ") }
+fn stream_end_text(code: u32) -> &'static str {
+    match code {
+        stream_code::MALFORMED => "the peer could not read what was sent",
+        stream_code::CREDIT => "the peer says that more was sent than it allowed",
+        stream_code::STALLED => "the peer waited too long",
+        stream_code::BUSY => "the peer has too many requests at once, or is about to stop",
+        _ => "the peer gave it up",
+    }
+}
+
+fn unreachable_text(peer: &Id52, tried: &[String], after: Duration) -> String {
+    if tried.is_empty() {
+        return format!("reach {peer}: no address of it is known, and no look-up knows one");
+    }
+    format!("reach {peer}: no answer within {:.1} s; tried {}", after.as_secs_f64(), tried.join(", "))
 }
