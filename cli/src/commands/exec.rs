@@ -93,6 +93,7 @@ fn start_stdin(input: CommandInput) -> tokio::task::AbortHandle {
     });
     tokio::task::spawn(async move {
         while let Some(block) = waiting.recv().await {
+            // The command wants no more, or is lost; the latter shows at its output, which somebody watches.
             if input.write(block).await.is_err() {
                 return;
             }

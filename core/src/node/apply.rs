@@ -6,8 +6,10 @@ use malai_model::name::ClusterAlias;
 
 use super::{Member, Node, load_device};
 use crate::api::RescanView;
-use crate::cluster::{self, ClusterError, LoadedCluster};
+use crate::cluster::{self, ClusterError, LoadedCluster, Received};
 use crate::home::{ClusterDir, Role};
+use crate::p2p::CloseReason;
+use crate::timeouts;
 
 impl Node {
     /// Reads and compiles everything, puts it in force, listens, and starts what runs by itself.
@@ -136,15 +138,33 @@ impl Node {
     pub(super) fn install(&self, member: &Arc<Member>, loaded: LoadedCluster) {
         let loaded = member.install(loaded);
         let ended = self.inner.work.authorise_again(&loaded);
-        member.close_unadmitted();
+        self.close_unadmitted(member);
         if ended > 0 {
             tracing::info!(cluster = %loaded.alias, "{ended} open requests ended: no longer allowed");
         }
     }
 
+    /// Closes connections of peers that the rules in force no longer admit: they can ask for nothing from now on, and have
+    /// a moment to hear why what they had open ended.
+    fn close_unadmitted(&self, member: &Arc<Member>) {
+        let loaded = member.loaded();
+        for connection in member.inbound().into_iter().filter(|open| !loaded.admits(&open.peer())) {
+            let (node, alias) = (self.clone(), member.alias().clone());
+            member.scope.spawn("close unadmitted", async move {
+                let peer = connection.peer();
+                node.inner.work.idle_of(&peer, timeouts::LAST_WORD).await;
+                tracing::info!(cluster = %alias, %peer, "closed a connection: no rights any more");
+                connection.close(CloseReason::not_admitted());
+            });
+        }
+    }
+
     /// Verifies a config from the network, writes it and puts it in force.
     pub(super) fn put_in_force(&self, member: &Arc<Member>, text: &str) -> Result<(u64, u64), ClusterError> {
-        let loaded = cluster::receive_config(self.home(), &member.loaded(), text)?;
+        let loaded = match cluster::receive_config(self.home(), &member.loaded(), text)? {
+            Received::New(loaded) => *loaded,
+            Received::Known { serial } => return Ok((serial, serial)),
+        };
         let serial = loaded.serial().unwrap_or_default();
         for warning in &loaded.warnings {
             tracing::warn!(cluster = %loaded.alias, "{}", warning.message);

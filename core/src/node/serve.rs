@@ -53,6 +53,11 @@ impl Node {
                     return;
                 }
             };
+            // The rules may have changed while the connection was open.
+            if !member.loaded().admits(&peer) {
+                stream.sender.reset(stream_code::REVOKED);
+                continue;
+            }
             let Some(ticket) = self.inner.work.enter(member.alias(), peer).filter(|_| member.is_accepting())
             else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");

@@ -96,17 +96,28 @@ impl OpenWork {
 
     /// Waits until nothing is open, at most so long.
     pub(crate) async fn idle(&self, at_most: Duration) {
-        let all_done = async {
+        self.settle(at_most, |entries| entries.open.is_empty()).await;
+    }
+
+    /// Waits until nothing of a peer is open, at most so long.
+    pub(crate) async fn idle_of(&self, peer: &Id52, at_most: Duration) {
+        self.settle(at_most, |entries| !entries.by_peer.contains_key(peer)).await;
+    }
+
+    async fn settle(&self, at_most: Duration, done: impl Fn(&Entries) -> bool) {
+        let settled = async {
             loop {
-                let changed = self.changed.notified();
-                if self.len() == 0 {
+                let mut changed = std::pin::pin!(self.changed.notified());
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                if done(&self.entries.lock().unwrap_or_else(PoisonError::into_inner)) {
                     return;
                 }
                 changed.await;
             }
         };
         // Whether it ended by itself or not, the caller goes on.
-        _ = tokio::time::timeout(at_most, all_done).await;
+        _ = tokio::time::timeout(at_most, settled).await;
     }
 }
 
