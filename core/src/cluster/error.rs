@@ -23,6 +23,15 @@ pub enum ClusterError {
     /// The network.
     #[error(transparent)]
     Network(#[from] P2pError),
+    /// A machine that was named cannot be reached, or refuses this device.
+    #[error("reach {machine}")]
+    Reach {
+        /// Its address as a user knows it.
+        machine: String,
+        /// Why.
+        #[source]
+        source: P2pError,
+    },
     /// A config file does not compile.
     #[error("put {file} in force: it has errors")]
     Config {
@@ -208,7 +217,7 @@ impl ClusterError {
         match self {
             Self::Home(error) => error.code(),
             Self::Identity(error) => error.code(),
-            Self::Network(error) => error.code(),
+            Self::Network(error) | Self::Reach { source: error, .. } => error.code(),
             Self::Config { .. } | Self::Edit { .. } | Self::UnknownGroup(_) | Self::OtherRoot { .. } => {
                 ErrorCode::ConfigInvalid
             }
@@ -247,7 +256,7 @@ impl ClusterError {
         let text = match self {
             Self::Home(error) => return error.hint(),
             Self::Identity(error) => return error.hint(),
-            Self::Network(error) => return error.hint(),
+            Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error

@@ -274,9 +274,10 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
     }
 }
 
-/// Whether it is worth listening for: an invite that is used up still answers those who used it.
+/// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
+/// revoked says so, or who holds it would wait until it expires.
 fn is_open(record: &InviteRecord, now: Timestamp) -> bool {
-    record.revoked.is_none() && now < record.expires
+    now < record.expires
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

@@ -80,7 +80,15 @@ impl Node {
         if target.id52 == member.own_id() {
             return self.run_here(&member, &exec);
         }
-        let connection = self.connect(&member, &target.id52, &target.addresses).await?;
+        let reached = self.connect(&member, &target.id52, &target.addresses).await;
+        let connection = reached.map_err(|error| match error {
+            // The user knows a name, not an id52.
+            crate::Error::Network(source) => {
+                let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
+                ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
+            }
+            other => other,
+        })?;
         let stream = connection.open_stream().await?;
         Ok(RunningCommand::start(stream, exec).await?)
     }
