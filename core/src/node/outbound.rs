@@ -83,7 +83,7 @@ impl Node {
         let reached = self.connect(&member, &target.id52, &target.addresses).await;
         let connection = reached.map_err(|error| match error {
             // The user knows a name, not an id52.
-            crate::Error::Network(source) => {
+            NodeError::Network(source) => {
                 let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
                 ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
             }
