@@ -3,6 +3,7 @@
 mod cluster;
 mod daemon;
 mod exec;
+mod keygen;
 mod machine;
 mod rescan;
 mod show;
@@ -60,6 +61,7 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         }
         Command::Rescan { check } => block_on(rescan::rescan(context, check)),
         Command::Sync { cluster } => block_on(rescan::sync(context, cluster)),
+        Command::Keygen { file } => keygen::keygen(context, file.as_deref()),
         Command::Info => block_on(show::info(context)),
         Command::Status => block_on(show::status(context)),
     }

@@ -11,6 +11,7 @@ pub use socket::SocketError;
 
 use crate::exec::ExecError;
 use crate::home::HomeError;
+use crate::identity::IdentityError;
 use crate::node::NodeError;
 
 /// Whatever an operation of malai failed with.
@@ -80,6 +81,12 @@ impl Error {
 
 impl From<HomeError> for Error {
     fn from(error: HomeError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<IdentityError> for Error {
+    fn from(error: IdentityError) -> Self {
         Self::Node(error.into())
     }
 }

@@ -71,7 +71,8 @@ impl Node {
     }
 
     async fn serve_stream(&self, member: &Arc<Member>, peer: Id52, mut stream: Stream, ticket: Ticket) {
-        let first = tokio::time::timeout(timeouts::HANDSHAKE, stream.receiver.message::<Request>()).await;
+        let first =
+            tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
             Ok(Ok(Some(request))) => self.serve_request(member, peer, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
