@@ -11,6 +11,8 @@ mod show;
 use std::process::ExitCode;
 
 use malai_core::api::{Client, ClientOptions};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::args::{Args, Command, Global};
 use crate::env::Env;
@@ -123,11 +125,12 @@ impl Failure {
 }
 
 fn start_tracing(verbose: u8) {
-    let level = if verbose == 1 { "malai=info,malai_core=debug" } else { "debug" };
-    tracing_subscriber::fmt()
-        .with_env_filter(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
+    let filter = if verbose == 1 {
+        Targets::new().with_target("malai", LevelFilter::DEBUG).with_target("malai_core", LevelFilter::DEBUG)
+    } else {
+        Targets::new().with_default(LevelFilter::DEBUG)
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    // It fails only if there is one already, and this is the first thing that a command does.
+    _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(lines));
 }

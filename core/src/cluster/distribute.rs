@@ -106,7 +106,7 @@ pub async fn fetch_config<T>(
                 Ok(Some(taken))
             }
             Err(error) => {
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 drop(receiver);
                 sender.finish_with(&PushReply::Refused { error: told, length: 0 }).await?;
                 Err(error)

@@ -174,7 +174,7 @@ impl ExecTarget {
 }
 
 fn failed(error: &HostError) -> Notice {
-    Notice::Failed(WireError { code: error.code(), message: error.to_string(), hint: error.hint() })
+    Notice::Failed(WireError::of(error.code(), error, error.hint()))
 }
 
 async fn hang_up(group: &ProcessGroup) {

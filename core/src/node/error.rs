@@ -77,13 +77,6 @@ impl NodeError {
 
     /// Turns it into what crosses the wire and the daemon's socket: the causes are folded into the message.
     pub fn to_wire(&self) -> WireError {
-        let mut message = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        WireError { code: self.code(), message, hint: self.hint() }
+        WireError::of(self.code(), self, self.hint())
     }
 }

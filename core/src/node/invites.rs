@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use malai_model::cluster::{Attempt, Invite, InviteRecord};
-use malai_model::code::ErrorCode;
+use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::id::Id52;
 use malai_model::wire::{JoinAccepted, JoinRequest, WireError};
 
@@ -202,8 +202,7 @@ impl Node {
             }
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %joiner, %invite, %error, "refused a join");
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
-                refuse(stream, told).await;
+                refuse(stream, told_to_stranger(&error)).await;
             }
         }
         // The joiner closes when it has the answer; a joiner that does not is cut by the caller's deadline.
@@ -246,6 +245,19 @@ impl Node {
             "{} joined by invite; it has no rights yet", accepted.machine
         );
         Ok(accepted)
+    }
+}
+
+/// What a joiner is told: what concerns its invite, and nothing of this device's files.
+fn told_to_stranger(error: &ClusterError) -> WireError {
+    match error.code().kind() {
+        ErrorKind::Denied | ErrorKind::Busy => WireError::of(error.code(), error, error.hint()),
+        _ => WireError {
+            code: error.code(),
+            message: "register the machine: something is wrong at the manager, whose log says what"
+                .to_owned(),
+            hint: Some("ask the cluster's manager".to_owned()),
+        },
     }
 }
 

@@ -221,7 +221,7 @@ impl Node {
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
                 let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
                 stream.sender.send_message(&reply).await?;
                 cluster::send_text(&stream.sender, &in_force).await?;
@@ -247,7 +247,7 @@ impl Node {
                 Ok(())
             }
             Err(error) => {
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 let reply = malai_model::wire::PullReply::Failed(told);
                 stream.sender.send_message(&reply).await?;
                 stream.sender.finish().await?;
