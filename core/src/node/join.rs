@@ -79,6 +79,9 @@ impl Node {
             Err(error) => {
                 // Refused for good: nothing of it is kept, so that the alias is free for a better invite.
                 let alias = join.alias.clone();
+                if let Some(member) = self.forget(&alias) {
+                    member.close().await;
+                }
                 self.blocking(move |node| cluster::abandon_join(node.home(), node.keys().as_ref(), &alias))
                     .await?;
                 Err(error)
@@ -88,16 +91,23 @@ impl Node {
 
     /// Dials an invite once, with the identity that was made for it.
     async fn dial_pending(&self, join: &PendingJoin) -> Result<malai_model::wire::JoinAccepted, NodeError> {
-        let key = crate::identity::KeyRef::Machine(join.alias.clone());
-        let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
-        let scope = self.inner.scope.child();
-        // An endpoint of its own, closed before the member's: one identity is never open twice.
-        let options =
-            EndpointOptions { secret, network: self.network_options(), serve: None, preferred_port: None };
-        let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
-        let attempt = cluster::dial_invite(&endpoint, join, self.inner.options.connect_timeout).await;
-        endpoint.close().await;
-        let accepted = attempt?;
+        let deadline = self.inner.options.connect_timeout;
+        // One identity is never open twice: a member that waits has an endpoint already.
+        let waiting = self.members().get(&join.alias).cloned();
+        let accepted = match waiting.as_ref().and_then(|member| member.network.get()) {
+            Some(network) => cluster::dial_invite(&network.endpoint, join, deadline).await?,
+            None => {
+                let key = crate::identity::KeyRef::Machine(join.alias.clone());
+                let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
+                let scope = self.inner.scope.child();
+                let network = self.network_options();
+                let options = EndpointOptions { secret, network, serve: None, preferred_port: None };
+                let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
+                let attempt = cluster::dial_invite(&endpoint, join, deadline).await;
+                endpoint.close().await;
+                attempt?
+            }
+        };
         for address in accepted.addresses.iter().filter_map(|address| address.parse().ok()) {
             self.inner.peers.remember(&accepted.manager, address, self.now());
         }
@@ -122,12 +132,28 @@ impl Node {
 
     /// When serving, a cluster that was joined takes part at once.
     async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), NodeError> {
-        if self.inner.mode == Mode::Serve {
-            let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
-            let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
-            let member = self.adopt(loaded);
-            self.begin(&member).await?;
+        if self.inner.mode != Mode::Serve {
+            return Ok(());
         }
+        let known = self.members().get(alias).cloned();
+        if let Some(member) = known {
+            // It waited: its tasks run already.
+            self.reload(&member).await?;
+            member.wake.notify_one();
+            return Ok(());
+        }
+        let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
+        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        let member = self.adopt(loaded);
+        self.begin(&member).await
+    }
+
+    /// Puts in force what is on disk, in step with configs that come from the network meanwhile.
+    async fn reload(&self, member: &Arc<Member>) -> Result<(), NodeError> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
+        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        self.install(member, loaded);
         Ok(())
     }
 
@@ -164,10 +190,7 @@ impl Node {
         let pending = self.blocking(move |node| cluster::load_pending(node.home(), &alias)).await?;
         let Some(join) = pending else { return Ok(()) };
         self.dial_pending(&join).await?;
-        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
-        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
-        self.install(member, loaded);
-        Ok(())
+        self.reload(member).await
     }
 }
 

@@ -167,9 +167,8 @@ impl Node {
         };
         let connection = self.connect(member, &manager, &[]).await?;
         let limit = self.device().limits.config_bytes;
-        let fetched =
-            cluster::fetch_config(&connection, have(&loaded), limit, |text| self.put_in_force(member, text));
-        Ok(fetched.await?.is_some())
+        let take = |text: String| async move { self.take_config(member, text).await };
+        Ok(cluster::fetch_config(&connection, have(&loaded), limit, take).await?.is_some())
     }
 
     /// Runs manager-side work on files in a thread where blocking hurts nobody.

@@ -215,8 +215,13 @@ impl Node {
         let limit = self.device().limits.config_bytes;
         let read =
             tokio::time::timeout(timeouts::REPLY, cluster::read_text(&mut stream.receiver, length, limit));
-        let text = read.await.map_err(|_| ServeProblem::Stalled)??;
-        match self.take_config(member, &text).await {
+        let taken = match read.await.map_err(|_| ServeProblem::Stalled)? {
+            Ok(text) => self.take_config(member, text).await,
+            // The manager is told: a config that is too large will be no smaller when it tries again.
+            Err(error @ (ClusterError::TooLarge { .. } | ClusterError::OutOfTurn(_))) => Err(error),
+            Err(error) => return Err(error.into()),
+        };
+        match taken {
             Ok(serial) => stream.sender.send_message(&PushReply::Accepted { serial }).await?,
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
