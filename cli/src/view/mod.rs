@@ -43,7 +43,7 @@ pub(crate) fn cluster_list(clusters: &[ClusterView]) -> Vec<String> {
             vec![cluster.alias.to_string(), role(cluster.role).to_owned(), name, cluster.id52.to_string()]
         })
         .collect();
-    table(&rows)
+    if clusters.is_empty() { vec!["no clusters".to_owned()] } else { table(&rows) }
 }
 
 pub(crate) fn invites(invites: &[InviteView]) -> Vec<String> {
