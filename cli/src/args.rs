@@ -92,6 +92,13 @@ pub(crate) enum Command {
     /// The old spelling of `malai machine init`
     #[command(hide = true, name = "init", alias = "create-machine")]
     OldInit(JoinArgs),
+    /// Make a key pair: the id52 on stderr, the private key on stdout or in a file
+    #[command(hide = true)]
+    Keygen {
+        /// Write the private key there, mode 0600; an existing file is never replaced
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     #[command(external_subcommand)]
     Address(Vec<String>),
 }

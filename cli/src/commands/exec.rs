@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use malai_core::Bytes;
 use malai_core::api::{CommandEvent, CommandInput, RunRequest};
 use malai_core::model::wire::Signal;
+use malai_core::task::Scope;
 use tokio::sync::mpsc;
 
 use super::{Context, Outcome};
@@ -31,7 +32,8 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     let mut output = command.output;
     let control = command.control;
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
-    let stdin = start_stdin(command.input);
+    let scope = Scope::new();
+    start_stdin(&scope, command.input);
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let status = loop {
         let event = tokio::select! {
@@ -54,7 +56,7 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
             break BROKEN_PIPE;
         }
     };
-    stdin.abort();
+    scope.stop();
     drop((output, control));
     client.close().await;
     Ok(status)
@@ -73,7 +75,7 @@ fn number(signal: Signal) -> u8 {
 }
 
 /// Reads stdin on a thread and feeds it to the command.
-fn start_stdin(input: CommandInput) -> tokio::task::AbortHandle {
+fn start_stdin(scope: &Scope, input: CommandInput) {
     let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
     // The thread is never joined: a read of a terminal cannot be interrupted, and the process ends soon.
     std::thread::spawn(move || {
@@ -91,7 +93,7 @@ fn start_stdin(input: CommandInput) -> tokio::task::AbortHandle {
             }
         }
     });
-    tokio::task::spawn(async move {
+    scope.spawn_until_stop("stdin", async move {
         while let Some(block) = waiting.recv().await {
             // The command wants no more, or is lost; the latter shows at its output, which somebody watches.
             if input.write(block).await.is_err() {
@@ -100,8 +102,7 @@ fn start_stdin(input: CommandInput) -> tokio::task::AbortHandle {
         }
         // A failure here shows as the end of the output, which somebody watches.
         _ = input.end().await;
-    })
-    .abort_handle()
+    });
 }
 
 #[derive(Clone, Copy)]

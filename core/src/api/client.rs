@@ -1,6 +1,5 @@
 //! The client that every front holds.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +7,16 @@ use std::time::Duration;
 use malai_model::name::ClusterAlias;
 use tokio::sync::OnceCell;
 
+#[cfg(all(feature = "daemon", unix))]
+use super::socket;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, StatusView, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, RunRequest, StatusView, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
+use crate::error::Error;
+#[cfg(all(feature = "daemon", unix))]
+use crate::error::SocketError;
 use crate::exec::RunningCommand;
 use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
@@ -53,7 +57,7 @@ impl ClientOptions {
     }
 
     /// Opens the home and makes what a node works with.
-    pub(crate) fn into_node_options(self) -> Result<NodeOptions, crate::Error> {
+    pub(crate) fn into_node_options(self) -> Result<NodeOptions, Error> {
         let home = Home::open(self.home, Create::Yes)?;
         let keys = self.keys.unwrap_or_else(|| Arc::new(FileKeyStore::new(home.clone())));
         Ok(NodeOptions {
@@ -68,20 +72,14 @@ impl ClientOptions {
     }
 }
 
-/// A program to run, as it was typed.
-#[derive(Debug, Clone, Default)]
-pub struct RunRequest {
-    /// The address and the program's words.
-    pub words: Vec<String>,
-    /// `TERM`, `LANG` and `LC_*` of the caller.
-    pub env: BTreeMap<String, String>,
-}
-
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     options: std::sync::Mutex<Option<NodeOptions>>,
     home: Home,
-    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "there is no daemon to talk to"))]
+    #[cfg_attr(
+        not(all(feature = "daemon", unix)),
+        expect(dead_code, reason = "there is no daemon to talk to")
+    )]
     socket: Socket,
     node: OnceCell<Node>,
 }
@@ -98,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     /// When the home cannot be used.
-    pub async fn open(options: ClientOptions) -> Result<Self, crate::Error> {
+    pub async fn open(options: ClientOptions) -> Result<Self, Error> {
         let named = options.socket.clone();
         let runtime_dir = options.runtime_dir.clone();
         let options = options.into_node_options()?;
@@ -123,7 +121,7 @@ impl Client {
         &self,
         alias: ClusterAlias,
         cluster_name: Option<String>,
-    ) -> Result<ClusterView, crate::Error> {
+    ) -> Result<ClusterView, Error> {
         match self.ask(ApiRequest::InitCluster { alias, cluster_name }).await? {
             ApiReply::Cluster(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -134,7 +132,7 @@ impl Client {
     ///
     /// # Errors
     /// When this device is not the manager, or a rule says `*` and that is not accepted.
-    pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, crate::Error> {
+    pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, Error> {
         match self.ask(ApiRequest::CreateInvite(request)).await? {
             ApiReply::Invite(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -145,7 +143,7 @@ impl Client {
     ///
     /// # Errors
     /// When this device is not the manager.
-    pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, crate::Error> {
+    pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, Error> {
         match self.ask(ApiRequest::ListInvites { cluster }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
@@ -160,7 +158,7 @@ impl Client {
         &self,
         cluster: ClusterAlias,
         invite: String,
-    ) -> Result<Vec<InviteView>, crate::Error> {
+    ) -> Result<Vec<InviteView>, Error> {
         match self.ask(ApiRequest::RevokeInvite { cluster, invite }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
@@ -172,7 +170,7 @@ impl Client {
     /// # Errors
     /// When the manager refuses or the alias is taken. A manager that does not answer is no error: see
     /// [`JoinedView::waiting`].
-    pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+    pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, Error> {
         match self.ask(ApiRequest::Join(request)).await? {
             ApiReply::Joined(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -183,10 +181,10 @@ impl Client {
     ///
     /// # Errors
     /// With everything that is wrong; then what was in force still is. Without a daemon, only checking works.
-    pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
-        #[cfg(feature = "daemon")]
+    pub async fn rescan(&self, check: bool) -> Result<RescanView, Error> {
+        #[cfg(all(feature = "daemon", unix))]
         if !check && !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home.root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Rescan { check }).await? {
             ApiReply::Rescanned(view) => Ok(view),
@@ -198,7 +196,7 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such cluster. What a manager answered is in each view.
-    pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, crate::Error> {
+    pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, Error> {
         match self.ask(ApiRequest::Sync { cluster }).await? {
             ApiReply::Synced { clusters } => Ok(clusters),
             other => Err(unexpected(other)),
@@ -209,7 +207,7 @@ impl Client {
     ///
     /// # Errors
     /// When its files cannot be read.
-    pub async fn info(&self) -> Result<InfoView, crate::Error> {
+    pub async fn info(&self) -> Result<InfoView, Error> {
         match self.ask(ApiRequest::Info {}).await? {
             ApiReply::Info(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -220,10 +218,10 @@ impl Client {
     ///
     /// # Errors
     /// When no daemon runs.
-    #[cfg(feature = "daemon")]
-    pub async fn status(&self) -> Result<StatusView, crate::Error> {
+    #[cfg(all(feature = "daemon", unix))]
+    pub async fn status(&self) -> Result<StatusView, Error> {
         if !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home.root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Status {}).await? {
             ApiReply::Status(view) => Ok(view),
@@ -238,8 +236,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropped, nothing runs, or what runs is hung up.
-    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
-        Box::pin(self.node().await?.run(request)).await
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
+        Ok(Box::pin(self.node().await?.run(request)).await?)
     }
 
     /// Closes the network. Commands that still run are hung up.
@@ -249,43 +247,43 @@ impl Client {
         }
     }
 
-    async fn node(&self) -> Result<&Node, crate::Error> {
+    async fn node(&self) -> Result<&Node, Error> {
         self.node
             .get_or_try_init(|| async {
                 let options = self.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                 match options {
-                    Some(options) => Box::pin(Node::start(options, Mode::Dial)).await,
+                    Some(options) => Ok(Box::pin(Node::start(options, Mode::Dial)).await?),
                     // The first start failed and took the options with it: its error was reported then.
-                    None => Err(crate::cluster::ClusterError::Closed.into()),
+                    None => Err(Error::Closed),
                 }
             })
             .await
     }
 
-    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, crate::Error> {
-        #[cfg(feature = "daemon")]
-        if let Some(connection) = crate::daemon::connect(&self.socket.path).await? {
-            return reply(crate::daemon::ask(connection, &request).await?);
+    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, Error> {
+        #[cfg(all(feature = "daemon", unix))]
+        if let Some(connection) = socket::connect(&self.socket.path).await? {
+            return reply(socket::ask(connection, &request).await?);
         } else if self.socket.named {
-            return Err(crate::daemon::DaemonError::SocketAbsent { path: self.socket.path.clone() }.into());
+            return Err(SocketError::SocketAbsent { path: self.socket.path.clone() }.into());
         }
         reply(handle(self.node().await?, request).await)
     }
 
-    #[cfg(feature = "daemon")]
-    async fn has_daemon(&self) -> Result<bool, crate::Error> {
-        Ok(crate::daemon::connect(&self.socket.path).await?.is_some())
+    #[cfg(all(feature = "daemon", unix))]
+    async fn has_daemon(&self) -> Result<bool, Error> {
+        Ok(socket::connect(&self.socket.path).await?.is_some())
     }
 }
 
-fn reply(reply: ApiReply) -> Result<ApiReply, crate::Error> {
+fn reply(reply: ApiReply) -> Result<ApiReply, Error> {
     match reply {
-        ApiReply::Failed(failed) => Err(crate::Error::Failed(Box::new(failed))),
+        ApiReply::Failed(failed) => Err(Error::Failed(Box::new(failed))),
         reply => Ok(reply),
     }
 }
 
-fn unexpected(reply: ApiReply) -> crate::Error {
+fn unexpected(reply: ApiReply) -> Error {
     tracing::debug!(?reply, "an answer to something else");
-    crate::cluster::ClusterError::OutOfTurn("an answer to another question").into()
+    Error::OutOfTurn
 }

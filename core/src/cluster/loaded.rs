@@ -317,7 +317,8 @@ pub(super) fn required_text(home: &Home, path: &Path) -> Result<String, ClusterE
 pub(crate) fn find_cluster(home: &Home, alias: &ClusterAlias) -> Result<Option<ClusterDir>, ClusterError> {
     match home.cluster(alias) {
         Ok(dir) => Ok(Some(dir)),
-        Err(HomeError::UnknownCluster { .. }) => Ok(None),
+        // An empty directory is what a crash leaves of making one.
+        Err(HomeError::UnknownCluster { .. } | HomeError::EmptyCluster { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -8,13 +8,13 @@ use malai_model::name::ClusterAlias;
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
-use super::{Member, Mode, Node};
-use crate::api::RunRequest;
+use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::RunningCommand;
 use crate::home::Role;
 use crate::identity::KeyRef;
 use crate::p2p::{Connection, Endpoint, EndpointOptions, Pool, Serve};
+use malai_model::wire::local::RunRequest;
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed.
@@ -22,7 +22,7 @@ impl Node {
         &self,
         member: &'m Arc<Member>,
         serve: Option<Serve>,
-    ) -> Result<&'m MemberNetwork, crate::Error> {
+    ) -> Result<&'m MemberNetwork, NodeError> {
         member
             .network
             .get_or_try_init(|| async {
@@ -56,7 +56,7 @@ impl Node {
         member: &Arc<Member>,
         peer: &Id52,
         addresses: &[String],
-    ) -> Result<Connection, crate::Error> {
+    ) -> Result<Connection, NodeError> {
         let network = self.network(member, None).await?;
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
@@ -71,7 +71,7 @@ impl Node {
     ///
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
-    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
         let (member, target, argv) = self.find(&request.words).await?;
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
@@ -83,7 +83,7 @@ impl Node {
         let reached = self.connect(&member, &target.id52, &target.addresses).await;
         let connection = reached.map_err(|error| match error {
             // The user knows a name, not an id52.
-            crate::Error::Network(source) => {
+            NodeError::Network(source) => {
                 let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
                 ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
             }
@@ -95,7 +95,7 @@ impl Node {
 
     /// This device is the target: the same check, the same process, no network.
     #[cfg(all(feature = "host", unix))]
-    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, crate::Error> {
+    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, NodeError> {
         let loaded = member.loaded();
         let authorized =
             loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
@@ -111,20 +111,13 @@ impl Node {
     }
 
     #[cfg(not(all(feature = "host", unix)))]
-    fn run_here(
-        &self,
-        _member: &Arc<Member>,
-        _request: &ExecRequest,
-    ) -> Result<RunningCommand, crate::Error> {
+    fn run_here(&self, _member: &Arc<Member>, _request: &ExecRequest) -> Result<RunningCommand, NodeError> {
         Err(ClusterError::CannotHost.into())
     }
 
     /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
     /// the manager is asked once, since it may have been added meanwhile.
-    async fn find(
-        &self,
-        words: &[String],
-    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), crate::Error> {
+    async fn find(&self, words: &[String]) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
         let known = self.known_clusters()?;
         let device = self.device();
         let (found, argv) = resolve(words, &device.aliases, &known).map_err(ClusterError::from)?;
@@ -147,7 +140,7 @@ impl Node {
         Ok((member, target, argv))
     }
 
-    fn known_clusters(&self) -> Result<Vec<KnownCluster>, crate::Error> {
+    fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
         let mut known = Vec::new();
         for dir in self.home().clusters()? {
             let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();
@@ -161,22 +154,21 @@ impl Node {
     }
 
     /// As [`Self::sync`]; a join that is still open is tried first.
-    pub(crate) async fn sync_or_join(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+    pub(crate) async fn sync_or_join(&self, member: &Arc<Member>) -> Result<bool, NodeError> {
         self.join_if_pending(member).await?;
         self.sync(member).await
     }
 
     /// Asks a cluster's manager for this device's config. Returns whether a new one is in force.
-    pub(crate) async fn sync(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+    pub(crate) async fn sync(&self, member: &Arc<Member>) -> Result<bool, NodeError> {
         let loaded = member.loaded();
         let Some(manager) = loaded.manager else {
             return Err(ClusterError::NoConfig(loaded.alias.clone()).into());
         };
         let connection = self.connect(member, &manager, &[]).await?;
         let limit = self.device().limits.config_bytes;
-        let fetched =
-            cluster::fetch_config(&connection, have(&loaded), limit, |text| self.put_in_force(member, text));
-        Ok(fetched.await?.is_some())
+        let take = |text: String| async move { self.take_config(member, text).await };
+        Ok(cluster::fetch_config(&connection, have(&loaded), limit, take).await?.is_some())
     }
 
     /// Runs manager-side work on files in a thread where blocking hurts nobody.

@@ -7,7 +7,7 @@ use malai_model::id::Id52;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
 use super::work::Ticket;
-use super::{Member, Node};
+use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
@@ -16,7 +16,7 @@ use crate::timeouts;
 
 impl Node {
     /// Opens a member's endpoint and takes requests on it.
-    pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         let serve = Serve { protocols: vec![Protocol::Member], admission: member.admission() };
         self.network(member, Some(serve)).await?;
         let (node, accepting) = (self.clone(), Arc::clone(member));
@@ -71,7 +71,8 @@ impl Node {
     }
 
     async fn serve_stream(&self, member: &Arc<Member>, peer: Id52, mut stream: Stream, ticket: Ticket) {
-        let first = tokio::time::timeout(timeouts::HANDSHAKE, stream.receiver.message::<Request>()).await;
+        let first =
+            tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
             Ok(Ok(Some(request))) => self.serve_request(member, peer, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
@@ -214,13 +215,18 @@ impl Node {
         let limit = self.device().limits.config_bytes;
         let read =
             tokio::time::timeout(timeouts::REPLY, cluster::read_text(&mut stream.receiver, length, limit));
-        let text = read.await.map_err(|_| ServeProblem::Stalled)??;
-        match self.take_config(member, &text).await {
+        let taken = match read.await.map_err(|_| ServeProblem::Stalled)? {
+            Ok(text) => self.take_config(member, text).await,
+            // The manager is told: a config that is too large will be no smaller when it tries again.
+            Err(error @ (ClusterError::TooLarge { .. } | ClusterError::OutOfTurn(_))) => Err(error),
+            Err(error) => return Err(error.into()),
+        };
+        match taken {
             Ok(serial) => stream.sender.send_message(&PushReply::Accepted { serial }).await?,
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
                 let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
                 stream.sender.send_message(&reply).await?;
                 cluster::send_text(&stream.sender, &in_force).await?;
@@ -246,7 +252,7 @@ impl Node {
                 Ok(())
             }
             Err(error) => {
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 let reply = malai_model::wire::PullReply::Failed(told);
                 stream.sender.send_message(&reply).await?;
                 stream.sender.finish().await?;

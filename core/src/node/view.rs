@@ -5,16 +5,16 @@ use std::sync::{Arc, PoisonError};
 use malai_model::cluster::SyncStatus;
 use malai_model::id::Id52;
 
-use super::{Member, Node};
-use crate::api::{
-    ClusterView, ConnectionView, InfoView, ListenView, MachineSyncView, MachineView, RoleView, StatusView,
-};
+use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster};
 use crate::home::Role;
 use crate::p2p::PathView;
+use malai_model::wire::local::{
+    ClusterView, ConnectionView, InfoView, ListenView, MachineSyncView, MachineView, RoleView, StatusView,
+};
 
 impl Node {
-    pub(crate) async fn info(&self) -> Result<InfoView, crate::Error> {
+    pub(crate) async fn info(&self) -> Result<InfoView, NodeError> {
         let mut clusters = Vec::new();
         for alias in self.aliases()? {
             let member = self.member(&alias)?;

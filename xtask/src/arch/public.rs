@@ -22,8 +22,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                 }
             }
         } else if !source.path.starts_with("core/examples/") {
-            // A measuring program may set the raw thing beside ours. Tests may not: who needs iroh there tests the
-            // wrong layer.
+            // The tests too: who needs iroh there tests the wrong layer. Examples measure against it.
             for krate in CRATES {
                 let path = format!("{krate}::");
                 if let Some(at) = Source::find_path(&source.code, &path).next() {

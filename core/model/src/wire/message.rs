@@ -132,6 +132,20 @@ pub struct WireError {
     pub hint: Option<String>,
 }
 
+impl WireError {
+    /// Folds an error and what lies beneath it into one message, for a peer that cannot look beneath.
+    pub fn of(code: ErrorCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self { code, message, hint }
+    }
+}
+
 /// The answer to [`Request::PushConfig`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]

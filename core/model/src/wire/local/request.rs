@@ -1,15 +1,15 @@
 //! What a front can ask for, as data: the same over the daemon's socket and in one process.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use malai_model::id::Id52;
-use malai_model::name::{ClusterAlias, GroupName, MachineName};
+use crate::id::Id52;
+use crate::name::{ClusterAlias, GroupName, MachineName};
 use serde::{Deserialize, Serialize};
 
 /// One operation. The daemon's socket carries it as a line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum ApiRequest {
     /// Makes a cluster; this device becomes its manager. Answered by `Cluster`.
     InitCluster {
@@ -107,4 +107,14 @@ pub enum JoinVia {
     Invite(String),
     /// The root itself: nothing is registered, the manager pastes an entry.
     Manager(Id52),
+}
+
+/// A program to run, as it was typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The address and the program's words.
+    pub words: Vec<String>,
+    /// `TERM`, `LANG` and `LC_*` of the caller.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
 }
