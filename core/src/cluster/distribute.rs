@@ -38,8 +38,14 @@ pub async fn deliver(
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
         sender.send_message(&Request::PushConfig { length: text.len() as u64 }).await?;
-        send_text(&sender, text).await?;
-        let outcome = match receiver.message::<PushReply>().await? {
+        let sent = send_text(&sender, text).await;
+        // A machine that refuses what was announced stops reading; its answer says why.
+        let reply = match (receiver.message::<PushReply>().await, sent) {
+            (Ok(Some(reply)), _) => Some(reply),
+            (_, Err(error)) => return Err(error.into()),
+            (reply, Ok(())) => reply?,
+        };
+        let outcome = match reply {
             Some(PushReply::Accepted { serial }) => DeliveryOutcome::Accepted { serial },
             Some(PushReply::Refused { error, length })
                 if error.code == ErrorCode::ConfigStale && length > 0 =>

@@ -137,7 +137,7 @@ impl Node {
         }
         self.inner.work.idle(drain).await;
         self.inner.scope.stop();
-        self.inner.work.end_all();
+        // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {
             member.close().await;
         }

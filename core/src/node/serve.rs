@@ -8,7 +8,7 @@ use malai_model::id::Id52;
 use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::Ticket;
+use super::work::{Share, Ticket};
 use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError, RunDenied};
 #[cfg(all(feature = "host", unix))]
@@ -54,13 +54,17 @@ impl Node {
             };
             // The rules may have changed while the connection was open.
             if !member.loaded().admits(&peer) {
-                stream.sender.reset(stream_code::REVOKED);
+                turn_away(stream, stream_code::REVOKED);
                 continue;
             }
-            let Some(ticket) = self.inner.work.enter(member.alias(), peer).filter(|_| member.is_accepting())
-            else {
+            let share = match cluster::is_manager(&member.loaded(), &peer) {
+                true => Share::Reserved,
+                false => Share::Common,
+            };
+            let ticket = self.inner.work.enter(member.alias(), peer, share);
+            let Some(ticket) = ticket.filter(|_| member.is_accepting()) else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
-                stream.sender.reset(stream_code::BUSY);
+                turn_away(stream, stream_code::BUSY);
                 continue;
             };
             let (node, member) = (self.clone(), Arc::clone(member));
@@ -88,7 +92,7 @@ impl Node {
                 Err(ServeProblem::Network(error))
             }
             Err(_) => {
-                stream.sender.reset(stream_code::STALLED);
+                turn_away(stream, stream_code::STALLED);
                 Err(ServeProblem::Stalled)
             }
         };
@@ -287,6 +291,12 @@ pub(super) enum ServeProblem {
     Cluster(#[from] ClusterError),
     #[error("it stalled")]
     Stalled,
+}
+
+/// Ends both halves with the same code: whichever the peer looks at first says why.
+fn turn_away(mut stream: Stream, code: u32) {
+    stream.sender.reset(code);
+    stream.receiver.stop(code);
 }
 
 /// Tells the peer why nothing comes. If it is gone already there is nobody to tell.

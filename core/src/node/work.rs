@@ -37,6 +37,15 @@ struct Entry {
     allowed: Option<StillAllowed>,
 }
 
+/// What a request counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// The limits of its peer and of all peers together.
+    Common,
+    /// That of its peer alone: a cluster's manager is heard by a full machine too, or no right could be taken away there.
+    Reserved,
+}
+
 /// An open request. Dropping it says that it is over.
 pub(crate) struct Ticket {
     work: Arc<OpenWork>,
@@ -62,12 +71,16 @@ impl OpenWork {
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
-    pub(crate) fn enter(self: &Arc<Self>, cluster: &ClusterAlias, peer: Id52) -> Option<Ticket> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        cluster: &ClusterAlias,
+        peer: Id52,
+        share: Share,
+    ) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        if of_peer >= self.per_peer.load(Ordering::Relaxed)
-            || entries.open.len() >= self.in_all.load(Ordering::Relaxed)
-        {
+        let full = share == Share::Common && entries.open.len() >= self.in_all.load(Ordering::Relaxed);
+        if of_peer >= self.per_peer.load(Ordering::Relaxed) || full {
             return None;
         }
         let number = entries.next;
@@ -96,12 +109,6 @@ impl OpenWork {
             }
         }
         ended
-    }
-
-    pub(crate) fn end_all(&self) {
-        for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.values() {
-            entry.revoked.cancel();
-        }
     }
 
     pub(crate) fn len(&self) -> usize {
