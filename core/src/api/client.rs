@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, StatusView, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::exec::RunningCommand;
@@ -27,6 +27,7 @@ pub struct ClientOptions {
     /// Where processes of this user on this machine find each other; absent: they do not.
     pub runtime_dir: Option<PathBuf>,
     /// The socket of the daemon to use; absent: the home's own.
+    #[cfg(feature = "daemon")]
     pub socket: Option<PathBuf>,
     /// Where private keys are; absent: in files of the home.
     pub keys: Option<Arc<dyn KeyStore>>,
@@ -44,6 +45,7 @@ impl ClientOptions {
         Self {
             home,
             runtime_dir: None,
+            #[cfg(feature = "daemon")]
             socket: None,
             keys: None,
             clock: Arc::new(SystemClock),
@@ -79,14 +81,14 @@ pub struct RunRequest {
 
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
-    options: std::sync::Mutex<Option<NodeOptions>>,
-    home: Home,
-    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "there is no daemon to talk to"))]
+    options: NodeOptions,
+    #[cfg(feature = "daemon")]
     socket: Socket,
     node: OnceCell<Node>,
 }
 
 /// Where the daemon is looked for.
+#[cfg(feature = "daemon")]
 struct Socket {
     path: PathBuf,
     /// Whether somebody named it: then its absence is an error, not a reason to go without.
@@ -99,20 +101,26 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, crate::Error> {
+        #[cfg(feature = "daemon")]
         let named = options.socket.clone();
-        let runtime_dir = options.runtime_dir.clone();
         let options = options.into_node_options()?;
-        let home = options.home.clone();
+        // Only where there can be a daemon: a phone's paths are too long for a socket.
+        #[cfg(feature = "daemon")]
         let socket = match named {
             Some(path) => Socket { path, named: true },
-            None => Socket { path: home.socket_path(runtime_dir.as_deref())?, named: false },
+            None => Socket { path: options.home.socket_path(options.runtime_dir.as_deref())?, named: false },
         };
-        Ok(Self { options: std::sync::Mutex::new(Some(options)), home, socket, node: OnceCell::new() })
+        Ok(Self {
+            options,
+            #[cfg(feature = "daemon")]
+            socket,
+            node: OnceCell::new(),
+        })
     }
 
     /// The home.
     pub fn home(&self) -> &Home {
-        &self.home
+        &self.options.home
     }
 
     /// Makes a cluster; this device becomes its manager.
@@ -186,7 +194,7 @@ impl Client {
     pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
         #[cfg(feature = "daemon")]
         if !check && !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(crate::daemon::DaemonError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Rescan { check }).await? {
             ApiReply::Rescanned(view) => Ok(view),
@@ -221,9 +229,9 @@ impl Client {
     /// # Errors
     /// When no daemon runs.
     #[cfg(feature = "daemon")]
-    pub async fn status(&self) -> Result<StatusView, crate::Error> {
+    pub async fn status(&self) -> Result<super::StatusView, crate::Error> {
         if !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(crate::daemon::DaemonError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Status {}).await? {
             ApiReply::Status(view) => Ok(view),
@@ -251,14 +259,8 @@ impl Client {
 
     async fn node(&self) -> Result<&Node, crate::Error> {
         self.node
-            .get_or_try_init(|| async {
-                let options = self.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                match options {
-                    Some(options) => Box::pin(Node::start(options, Mode::Dial)).await,
-                    // The first start failed and took the options with it: its error was reported then.
-                    None => Err(crate::cluster::ClusterError::Closed.into()),
-                }
-            })
+            // A start that failed or was dropped leaves nothing behind: the next call tries again.
+            .get_or_try_init(|| Box::pin(Node::start(self.options.clone(), Mode::Dial)))
             .await
     }
 
@@ -288,4 +290,23 @@ fn reply(reply: ApiReply) -> Result<ApiReply, crate::Error> {
 fn unexpected(reply: ApiReply) -> crate::Error {
     tracing::debug!(?reply, "an answer to something else");
     crate::cluster::ClusterError::OutOfTurn("an answer to another question").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use malai_model::code::ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_failed_to_start_starts_once_the_cause_is_gone() {
+        let dir = tempfile::tempdir().expect("makes a folder");
+        let home = dir.path().join("home");
+        let client = Client::open(ClientOptions::new(home.clone())).await.expect("opens");
+        std::fs::write(home.join("malai.toml"), "[network\n").expect("writes");
+        let error = client.info().await.expect_err("malai.toml is broken");
+        assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+        std::fs::write(home.join("malai.toml"), "").expect("writes");
+        client.info().await.expect("starts now");
+    }
 }

@@ -1,6 +1,8 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
@@ -282,6 +284,7 @@ fn unsupported() -> WireError {
 }
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
+#[cfg(all(feature = "host", unix))]
 fn denied_to_caller(word: &str) -> WireError {
     WireError {
         code: ErrorCode::AclDenied,
