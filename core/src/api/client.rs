@@ -70,13 +70,25 @@ impl ClientOptions {
     }
 }
 
-/// A program to run, as it was typed.
+/// A program to run.
 #[derive(Debug, Clone, Default)]
 pub struct RunRequest {
     /// The address and the program's words.
     pub words: Vec<String>,
+    /// What a single word with blanks means.
+    pub single_word: SingleWord,
     /// `TERM`, `LANG` and `LC_*` of the caller.
     pub env: BTreeMap<String, String>,
+}
+
+/// What one word with blanks after an address means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SingleWord {
+    /// A person typed it: it is split as a shell would.
+    #[default]
+    Split,
+    /// A program made it: it is the program's name as it stands.
+    Keep,
 }
 
 /// A home's operations. With a daemon they are done by it, else in this process.

@@ -7,7 +7,7 @@ mod handler;
 mod request;
 mod view;
 
-pub use client::{Client, ClientOptions, RunRequest};
+pub use client::{Client, ClientOptions, RunRequest, SingleWord};
 pub use handler::handle;
 pub use request::{ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules};
 pub use view::{

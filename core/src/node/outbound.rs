@@ -9,7 +9,7 @@ use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
 use super::{Member, Mode, Node};
-use crate::api::RunRequest;
+use crate::api::{RunRequest, SingleWord};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::RunningCommand;
 use crate::home::Role;
@@ -72,7 +72,7 @@ impl Node {
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
-        let (member, target, argv) = self.find(&request.words).await?;
+        let (member, target, argv) = self.find(&request.words, request.single_word).await?;
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
         }
@@ -116,10 +116,16 @@ impl Node {
     async fn find(
         &self,
         words: &[String],
+        single_word: SingleWord,
     ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), crate::Error> {
         let known = self.known_clusters()?;
         let device = self.device();
-        let (found, argv) = resolve(words, &device.aliases, &known).map_err(ClusterError::from)?;
+        let (to_resolve, as_they_are) = match single_word {
+            SingleWord::Split => (words, &[][..]),
+            SingleWord::Keep => words.split_at(words.len().min(1)),
+        };
+        let (found, mut argv) = resolve(to_resolve, &device.aliases, &known).map_err(ClusterError::from)?;
+        argv.extend_from_slice(as_they_are);
         let ClusterRef::Known(cluster) = found.cluster else {
             return Err(ClusterError::ForeignCluster(found.to_string()).into());
         };
