@@ -1,7 +1,9 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
@@ -319,6 +321,7 @@ fn unsupported() -> WireError {
 }
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
+#[cfg(all(feature = "host", unix))]
 fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
     let here = own.map_or("that machine", MachineName::as_str);
     let hint = if denied.is_ceiling() {
