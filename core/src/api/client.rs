@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::socket;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, RunRequest, StatusView, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, RunRequest, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -224,7 +224,7 @@ impl Client {
     /// # Errors
     /// When no daemon runs.
     #[cfg(all(feature = "daemon", unix))]
-    pub async fn status(&self) -> Result<StatusView, Error> {
+    pub async fn status(&self) -> Result<super::StatusView, Error> {
         if !self.has_daemon().await? {
             return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }

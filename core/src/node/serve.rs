@@ -7,12 +7,15 @@ use std::sync::OnceLock;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+#[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
 use super::work::{Share, Ticket};
 use super::{Member, Node, NodeError};
-use crate::cluster::{self, ClusterError, RunDenied};
+#[cfg(all(feature = "host", unix))]
+use crate::cluster::RunDenied;
+use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
 use crate::p2p::{CloseReason, Connection, P2pError, Protocol, Serve, Stream, stream_code};
