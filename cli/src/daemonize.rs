@@ -17,15 +17,25 @@ pub(crate) enum Started {
     Failed(u8),
 }
 
+/// In which form it says why.
+#[derive(Clone, Copy)]
+pub(crate) enum Errors {
+    /// Lines for people.
+    Text,
+    /// As `--json` prints them.
+    Json,
+}
+
 const READY: &str = "ready";
 
 /// Starts this program again as a session of its own and waits until it serves or gives up. Everything is validated
 /// before this returns; what is wrong goes to our stderr, which the child has until then.
-pub(crate) fn start(home: &Path) -> Result<Started, Failure> {
+pub(crate) fn start(home: &Path, errors: Errors) -> Result<Started, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::local("find this program", &error))?;
     let mut child = Command::new(program)
         .args(["daemon", "--foreground", "--detached", "--home"])
         .arg(home)
+        .args(matches!(errors, Errors::Json).then_some("--json"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,6 +1,7 @@
 //! Errors as the terminal shows them.
 
 use malai_core::Error;
+use malai_core::daemon::DaemonError;
 use malai_core::model::code::ErrorCode;
 use malai_core::model::diagnostic::Diagnostic;
 
@@ -34,6 +35,21 @@ impl Failure {
             causes: vec![cause.to_string()],
             hint: None,
             diagnostics: Vec::new(),
+        }
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Start(error) => error.into(),
+            other => Self {
+                code: other.code(),
+                message: other.to_string(),
+                causes: std::error::Error::source(&other).map(ToString::to_string).into_iter().collect(),
+                hint: other.hint(),
+                diagnostics: Vec::new(),
+            },
         }
     }
 }

@@ -8,12 +8,16 @@ use malai_core::daemon::RotatingLog;
 use malai_core::model::text::escape_control;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Sends what happens to the log, and to stderr too when a person or a supervisor watches.
 pub(crate) fn start(log: RotatingLog, to_stderr: bool) {
     let lines = LogLines { log: Mutex::new(log), to_stderr };
-    let filter = tracing_subscriber::EnvFilter::new("warn,malai=info,malai_core=info");
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("malai", LevelFilter::INFO)
+        .with_target("malai_core", LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // It fails only if there is one already, and this is the first thing that a daemon does.
     _ = tracing::subscriber::set_global_default(subscriber);

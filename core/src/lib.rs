@@ -8,7 +8,7 @@ pub mod clock;
 pub mod cluster;
 #[cfg(all(feature = "daemon", unix))]
 pub mod daemon;
-mod error;
+pub mod error;
 pub mod exec;
 pub mod home;
 #[cfg(all(feature = "host", unix))]

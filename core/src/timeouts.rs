@@ -8,6 +8,8 @@ pub const CONNECT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a peer may take to answer a short request.
 pub const REPLY: Duration = Duration::from_secs(10);
+/// How long a peer that lost its rights has to hear so before its connection is closed.
+pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long closing an endpoint may take.
 pub const CLOSE: Duration = Duration::from_secs(2);
 /// How long a process group has between SIGHUP and SIGKILL.

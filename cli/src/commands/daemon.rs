@@ -21,7 +21,7 @@ pub(crate) fn daemon(context: &Context, args: &DaemonArgs) -> Outcome {
     if args.env {
         return print_env(context, &home);
     }
-    match daemonize::start(&home)? {
+    match daemonize::start(&home, errors(context))? {
         daemonize::Started::Running(pid) => {
             context.output.note(&format!("the daemon runs, pid {pid}"));
             Ok(DONE)
@@ -31,12 +31,16 @@ pub(crate) fn daemon(context: &Context, args: &DaemonArgs) -> Outcome {
     }
 }
 
+fn errors(context: &Context) -> daemonize::Errors {
+    if context.global.json { daemonize::Errors::Json } else { daemonize::Errors::Text }
+}
+
 /// Prints what a shell evaluates, starting the daemon if none runs.
 fn print_env(context: &Context, home: &std::path::Path) -> Outcome {
     let opened = malai_core::home::Home::open(home.to_owned(), malai_core::home::Create::Yes)
         .map_err(malai_core::Error::from)?;
     if opened.daemon_pid().is_none()
-        && let daemonize::Started::Failed(status) = daemonize::start(home)?
+        && let daemonize::Started::Failed(status) = daemonize::start(home, errors(context))?
     {
         return Ok(status);
     }

@@ -3,6 +3,7 @@
 mod cluster;
 mod daemon;
 mod exec;
+mod keygen;
 mod machine;
 mod rescan;
 mod show;
@@ -10,6 +11,8 @@ mod show;
 use std::process::ExitCode;
 
 use malai_core::api::{Client, ClientOptions};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::args::{Args, Command, Global};
 use crate::env::Env;
@@ -60,6 +63,7 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         }
         Command::Rescan { check } => block_on(rescan::rescan(context, check)),
         Command::Sync { cluster } => block_on(rescan::sync(context, cluster)),
+        Command::Keygen { file } => keygen::keygen(context, file.as_deref()),
         Command::Info => block_on(show::info(context)),
         Command::Status => block_on(show::status(context)),
     }
@@ -121,11 +125,12 @@ impl Failure {
 }
 
 fn start_tracing(verbose: u8) {
-    let level = if verbose == 1 { "malai=info,malai_core=debug" } else { "debug" };
-    tracing_subscriber::fmt()
-        .with_env_filter(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
+    let filter = if verbose == 1 {
+        Targets::new().with_target("malai", LevelFilter::DEBUG).with_target("malai_core", LevelFilter::DEBUG)
+    } else {
+        Targets::new().with_default(LevelFilter::DEBUG)
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    // It fails only if there is one already, and this is the first thing that a command does.
+    _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(lines));
 }

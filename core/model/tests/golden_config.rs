@@ -1,21 +1,12 @@
 //! What people see of config files that are right, wrong, and old. Every message here was read by a person.
 
+mod fixture;
+
+use fixture::{DEVICE, PERSONALISED, SPEC_EXAMPLE, id, with_ids};
 use malai_model::config::{
     AccessKind, ArgsRule, AuditPolicy, PrincipalList, ProtocolKind, Relays, ServiceProtocol, compile,
     compile_device, compile_machine,
 };
-use malai_model::id::SecretKey;
-
-/// A real id52 for each letter.
-fn id(n: u8) -> String {
-    SecretKey::from_bytes(&[n; 32]).id52().to_string()
-}
-
-/// Replaces `<A>` … `<H>` by ids.
-fn with_ids(text: &str) -> String {
-    (b'A'..=b'H')
-        .fold(text.to_owned(), |text, letter| text.replace(&format!("<{}>", char::from(letter)), &id(letter)))
-}
 
 /// All that is found, as it is shown; ids as letters again, so that a golden file can be read.
 fn findings(text: &str) -> String {
@@ -28,73 +19,6 @@ fn findings(text: &str) -> String {
 }
 
 const MANAGER: &str = "[cluster-manager]\nid52 = \"<A>\"\ncluster_name = \"company\"\n\n";
-
-const SPEC_EXAMPLE: &str = r#"
-[cluster-manager]                       # also accepted: [cluster_manager]
-id52 = "<A>"
-cluster_name = "company"
-config_editors = "admins,<B>"           # who may edit this file from afar; absent: nobody
-
-[machine.web01]
-id52 = "<C>"
-addresses = ["web01.example.com:4242"]  # optional hints
-allow_from = "admins,devs"              # who may run ANY program; absent: nobody
-allow_shell = "admins"                  # who may open a shell; absent: as allow_from
-allow_proxy = "admins"                  # who may use it as an internet exit (section 10); absent: nobody
-proxy_to = ["10.0.0.0/8"]               # non-public addresses that the exit may reach; absent: none
-username = "webservice"                 # run as; absent: the daemon's own user
-
-[machine.web01.command.restart-nginx]   # a command alias, or a rule for a plain program of that name
-allow_from = "admins,on-call"           # replaces the machine's allow_from for this command; absent: inherited
-command = "sudo systemctl restart nginx"  # absent: the command's own name; split into words, no shell
-args = "none"                           # none | any | globs that each further word must match;
-                                        # absent: none when `command` is set, any when it is not
-username = "nginx"
-
-[machine.laptop]                        # no allow_from: takes no commands, can still be a client
-id52 = "<D>"
-
-[machine.db01]
-id52 = "<E>"
-
-[service.admin]                         # cluster-wide name: admin.company
-machine = "web01"
-protocol = "http"                       # http | tcp
-port = 8080
-host = "127.0.0.1"                      # default; where the hosting machine dials
-allow_from = "admins"
-inject_headers = true                   # http only; default true
-secure = false                          # http only; true: the backend speaks HTTPS
-command = "python3 -m http.server 8080" # optional: start on demand; words, no shell
-username = "www-data"                   # for command and health_check; root only if written here
-startup_time = "10s"
-idle_timeout = "300s"
-health_check = "curl -fsS localhost:8080/health"
-restart_policy = "on-failure"           # never | on-failure | always
-
-[machine.web01.tcp.ssh]                 # machine-scoped service: ssh.web01.company ([machine.X.http.Y] likewise)
-port = 22
-allow_from = "admins"
-
-[group.admins]
-members = "<F>,laptop,oncall"           # id52s, machine names, other groups, or cluster-manager
-
-[group.oncall]
-members = "cluster-manager"
-
-[group.on-call]
-members = "oncall"
-
-[group.devs]
-members = ["<G>"]
-
-[group.interns]
-members = ["<H>"]
-
-[test.interns-cannot-deploy]            # ACL tests: run at every validation; a failing one rejects the config
-from = "interns"
-deny = ["web01 run deploy", "db01 shell", "service admin"]
-"#;
 
 #[test]
 fn the_specifications_example_compiles() {
@@ -223,66 +147,6 @@ fn a_file_without_a_manager_and_an_oversized_one_are_refused() {
     assert_eq!(problems.code().as_str(), "config.too_large");
 }
 
-/// A personalised config as a manager prints it.
-const PERSONALISED: &str = r#"[cluster-manager]
-id52 = "<A>"
-cluster_name = "company"
-config_editors = ["<B>"]
-
-[recipient]
-id52 = "<C>"
-machine = "web01"
-serial = 12
-next_root = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-[machine.web01]
-id52 = "<C>"
-allow_from = ["<B>", "<D>"]
-
-[machine.web01.command.deploy]
-allow_from = ["<D>"]
-command = "sudo deploy"
-args = ["main", "v*"]
-
-[machine.web01.tcp.ssh]
-port = 22
-host = "127.0.0.1"
-allow_from = ["<B>"]
-
-[service.admin]
-machine = "web01"
-protocol = "http"
-port = 8080
-host = "127.0.0.1"
-allow_from = ["<B>"]
-inject_headers = true
-secure = false
-
-[directory.machine.db01]
-id52 = "<E>"
-addresses = ["db01.example.com:4242"]
-may = ["run", "shell"]
-
-[directory.machine.db01.service.ssh]
-protocol = "tcp"
-
-[directory.service.wiki]
-machine = "db02"
-id52 = "<F>"
-addresses = []
-protocol = "http"
-
-[directory.group.databases]
-members = ["db01"]
-
-[directory.caller]
-"<D>" = "laptop"
-
-[signature]
-root = "<A>"
-value = "00"
-"#;
-
 #[test]
 fn a_personalised_config_compiles_to_its_machines_rules() {
     let (config, warnings) =
@@ -360,36 +224,6 @@ fn a_file_for_nobody_or_with_another_id_does_not_compile() {
     insta::assert_snapshot!(shown.join("\n\n---\n\n"));
 }
 
-const DEVICE: &str = r#"
-[aliases]                                # the alias's words come first, then what was typed after it
-web = "web01.company"
-logs = "web01.company tail -f /var/log/nginx/access.log"
-
-[tcp]
-mysql = { local_port = 3306, remote = "mysql.company" }   # also service.machine.cluster[:port]
-
-[http]
-port = 8080                              # one listener for service routing; 80 only when written
-[http.routes]
-admin = "admin.company"                  # http://admin.localhost:8080
-
-[daemon]
-drain = "30s"
-[daemon.proxy]
-port = 8081
-listen = "127.0.0.1"
-allow_clients = []                       # required when listen is not loopback
-upstream = ""                            # set by `malai proxy-via`
-
-[network]
-bind = "0.0.0.0:0"
-relays = "default"                       # "default" | "none" | ["https://relay.example.com"]
-discovery = ["local", "mdns", "dns"]
-
-[host]                                   # local ceilings (section 4)
-[limits]                                 # section 15
-"#;
-
 #[test]
 fn the_specifications_device_file_compiles() {
     let (config, warnings) = compile_device("malai.toml", DEVICE).into_result().expect("it is valid");
@@ -457,4 +291,14 @@ sesions = 3
     let problems = compile_device("malai.toml", text).into_result().expect_err("it has errors");
     assert_eq!(problems.code().as_str(), "alias.reserved");
     insta::assert_snapshot!(problems.to_string());
+}
+
+#[test]
+fn a_failing_access_test_refuses_the_file_at_its_line() {
+    let text = format!(
+        "{MANAGER}[machine.web]\nid52 = \"<B>\"\nallow_from = \"interns\"\n[machine.ci]\nid52 = \"<C>\"\n\
+         [group.interns]\nmembers = \"ci\"\n\
+         [test.t]\nfrom = \"interns\"\nallow = [\"web run top\", \"web proxy\"]\ndeny = [\n  \"config\",\n  \"web shell\",\n]\n"
+    );
+    insta::assert_snapshot!(findings(&text));
 }

@@ -1,6 +1,5 @@
 //! The client that every front holds.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +7,16 @@ use std::time::Duration;
 use malai_model::name::ClusterAlias;
 use tokio::sync::OnceCell;
 
+#[cfg(all(feature = "daemon", unix))]
+use super::socket;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, RunRequest, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
+use crate::error::Error;
+#[cfg(all(feature = "daemon", unix))]
+use crate::error::SocketError;
 use crate::exec::RunningCommand;
 use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
@@ -27,7 +31,7 @@ pub struct ClientOptions {
     /// Where processes of this user on this machine find each other; absent: they do not.
     pub runtime_dir: Option<PathBuf>,
     /// The socket of the daemon to use; absent: the home's own.
-    #[cfg(feature = "daemon")]
+    #[cfg(all(feature = "daemon", unix))]
     pub socket: Option<PathBuf>,
     /// Where private keys are; absent: in files of the home.
     pub keys: Option<Arc<dyn KeyStore>>,
@@ -45,7 +49,7 @@ impl ClientOptions {
         Self {
             home,
             runtime_dir: None,
-            #[cfg(feature = "daemon")]
+            #[cfg(all(feature = "daemon", unix))]
             socket: None,
             keys: None,
             clock: Arc::new(SystemClock),
@@ -55,7 +59,7 @@ impl ClientOptions {
     }
 
     /// Opens the home and makes what a node works with.
-    pub(crate) fn into_node_options(self) -> Result<NodeOptions, crate::Error> {
+    pub(crate) fn into_node_options(self) -> Result<NodeOptions, Error> {
         let home = Home::open(self.home, Create::Yes)?;
         let keys = self.keys.unwrap_or_else(|| Arc::new(FileKeyStore::new(home.clone())));
         Ok(NodeOptions {
@@ -70,37 +74,16 @@ impl ClientOptions {
     }
 }
 
-/// A program to run.
-#[derive(Debug, Clone, Default)]
-pub struct RunRequest {
-    /// The address and the program's words.
-    pub words: Vec<String>,
-    /// What a single word with blanks means.
-    pub single_word: SingleWord,
-    /// `TERM`, `LANG` and `LC_*` of the caller.
-    pub env: BTreeMap<String, String>,
-}
-
-/// What one word with blanks after an address means.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SingleWord {
-    /// A person typed it: it is split as a shell would.
-    #[default]
-    Split,
-    /// A program made it: it is the program's name as it stands.
-    Keep,
-}
-
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     options: NodeOptions,
-    #[cfg(feature = "daemon")]
+    #[cfg(all(feature = "daemon", unix))]
     socket: Socket,
     node: OnceCell<Node>,
 }
 
 /// Where the daemon is looked for.
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", unix))]
 struct Socket {
     path: PathBuf,
     /// Whether somebody named it: then its absence is an error, not a reason to go without.
@@ -112,19 +95,19 @@ impl Client {
     ///
     /// # Errors
     /// When the home cannot be used.
-    pub async fn open(options: ClientOptions) -> Result<Self, crate::Error> {
-        #[cfg(feature = "daemon")]
+    pub async fn open(options: ClientOptions) -> Result<Self, Error> {
+        #[cfg(all(feature = "daemon", unix))]
         let named = options.socket.clone();
         let options = options.into_node_options()?;
         // Only where there can be a daemon: a phone's paths are too long for a socket.
-        #[cfg(feature = "daemon")]
+        #[cfg(all(feature = "daemon", unix))]
         let socket = match named {
             Some(path) => Socket { path, named: true },
             None => Socket { path: options.home.socket_path(options.runtime_dir.as_deref())?, named: false },
         };
         Ok(Self {
             options,
-            #[cfg(feature = "daemon")]
+            #[cfg(all(feature = "daemon", unix))]
             socket,
             node: OnceCell::new(),
         })
@@ -143,7 +126,7 @@ impl Client {
         &self,
         alias: ClusterAlias,
         cluster_name: Option<String>,
-    ) -> Result<ClusterView, crate::Error> {
+    ) -> Result<ClusterView, Error> {
         match self.ask(ApiRequest::InitCluster { alias, cluster_name }).await? {
             ApiReply::Cluster(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -154,7 +137,7 @@ impl Client {
     ///
     /// # Errors
     /// When this device is not the manager, or a rule says `*` and that is not accepted.
-    pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, crate::Error> {
+    pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, Error> {
         match self.ask(ApiRequest::CreateInvite(request)).await? {
             ApiReply::Invite(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -165,7 +148,7 @@ impl Client {
     ///
     /// # Errors
     /// When this device is not the manager.
-    pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, crate::Error> {
+    pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, Error> {
         match self.ask(ApiRequest::ListInvites { cluster }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
@@ -180,7 +163,7 @@ impl Client {
         &self,
         cluster: ClusterAlias,
         invite: String,
-    ) -> Result<Vec<InviteView>, crate::Error> {
+    ) -> Result<Vec<InviteView>, Error> {
         match self.ask(ApiRequest::RevokeInvite { cluster, invite }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
@@ -192,7 +175,7 @@ impl Client {
     /// # Errors
     /// When the manager refuses or the alias is taken. A manager that does not answer is no error: see
     /// [`JoinedView::waiting`].
-    pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+    pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, Error> {
         match self.ask(ApiRequest::Join(request)).await? {
             ApiReply::Joined(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -203,10 +186,10 @@ impl Client {
     ///
     /// # Errors
     /// With everything that is wrong; then what was in force still is. Without a daemon, only checking works.
-    pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
-        #[cfg(feature = "daemon")]
+    pub async fn rescan(&self, check: bool) -> Result<RescanView, Error> {
+        #[cfg(all(feature = "daemon", unix))]
         if !check && !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home().root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Rescan { check }).await? {
             ApiReply::Rescanned(view) => Ok(view),
@@ -218,7 +201,7 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such cluster. What a manager answered is in each view.
-    pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, crate::Error> {
+    pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, Error> {
         match self.ask(ApiRequest::Sync { cluster }).await? {
             ApiReply::Synced { clusters } => Ok(clusters),
             other => Err(unexpected(other)),
@@ -229,7 +212,7 @@ impl Client {
     ///
     /// # Errors
     /// When its files cannot be read.
-    pub async fn info(&self) -> Result<InfoView, crate::Error> {
+    pub async fn info(&self) -> Result<InfoView, Error> {
         match self.ask(ApiRequest::Info {}).await? {
             ApiReply::Info(view) => Ok(view),
             other => Err(unexpected(other)),
@@ -240,10 +223,10 @@ impl Client {
     ///
     /// # Errors
     /// When no daemon runs.
-    #[cfg(feature = "daemon")]
-    pub async fn status(&self) -> Result<super::StatusView, crate::Error> {
+    #[cfg(all(feature = "daemon", unix))]
+    pub async fn status(&self) -> Result<super::StatusView, Error> {
         if !self.has_daemon().await? {
-            return Err(crate::daemon::DaemonError::Absent { home: self.home().root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Status {}).await? {
             ApiReply::Status(view) => Ok(view),
@@ -258,8 +241,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropped, nothing runs, or what runs is hung up.
-    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
-        Box::pin(self.node().await?.run(request)).await
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
+        Ok(Box::pin(self.node().await?.run(request)).await?)
     }
 
     /// Closes the network. Commands that still run are hung up.
@@ -269,39 +252,39 @@ impl Client {
         }
     }
 
-    async fn node(&self) -> Result<&Node, crate::Error> {
+    async fn node(&self) -> Result<&Node, Error> {
         self.node
             // A start that failed or was dropped leaves nothing behind: the next call tries again.
-            .get_or_try_init(|| Box::pin(Node::start(self.options.clone(), Mode::Dial)))
+            .get_or_try_init(|| async { Ok(Box::pin(Node::start(self.options.clone(), Mode::Dial)).await?) })
             .await
     }
 
-    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, crate::Error> {
-        #[cfg(feature = "daemon")]
-        if let Some(connection) = crate::daemon::connect(&self.socket.path).await? {
-            return reply(crate::daemon::ask(connection, &request).await?);
+    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, Error> {
+        #[cfg(all(feature = "daemon", unix))]
+        if let Some(connection) = socket::connect(&self.socket.path).await? {
+            return reply(socket::ask(connection, &request).await?);
         } else if self.socket.named {
-            return Err(crate::daemon::DaemonError::SocketAbsent { path: self.socket.path.clone() }.into());
+            return Err(SocketError::SocketAbsent { path: self.socket.path.clone() }.into());
         }
         reply(handle(self.node().await?, request).await)
     }
 
-    #[cfg(feature = "daemon")]
-    async fn has_daemon(&self) -> Result<bool, crate::Error> {
-        Ok(crate::daemon::connect(&self.socket.path).await?.is_some())
+    #[cfg(all(feature = "daemon", unix))]
+    async fn has_daemon(&self) -> Result<bool, Error> {
+        Ok(socket::connect(&self.socket.path).await?.is_some())
     }
 }
 
-fn reply(reply: ApiReply) -> Result<ApiReply, crate::Error> {
+fn reply(reply: ApiReply) -> Result<ApiReply, Error> {
     match reply {
-        ApiReply::Failed(failed) => Err(crate::Error::Failed(Box::new(failed))),
+        ApiReply::Failed(failed) => Err(Error::Failed(Box::new(failed))),
         reply => Ok(reply),
     }
 }
 
-fn unexpected(reply: ApiReply) -> crate::Error {
+fn unexpected(reply: ApiReply) -> Error {
     tracing::debug!(?reply, "an answer to something else");
-    crate::cluster::ClusterError::OutOfTurn("an answer to another question").into()
+    Error::OutOfTurn
 }
 
 #[cfg(test)]

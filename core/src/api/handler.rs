@@ -4,7 +4,7 @@ use malai_model::name::ClusterAlias;
 
 use super::{ApiReply, ApiRequest, FailedView, SyncView};
 use crate::cluster;
-use crate::node::Node;
+use crate::node::{Node, NodeError};
 
 /// Does what is asked. Failing is an answer too.
 pub async fn handle(node: &Node, request: ApiRequest) -> ApiReply {
@@ -17,7 +17,7 @@ pub async fn handle(node: &Node, request: ApiRequest) -> ApiReply {
     }
 }
 
-async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, crate::Error> {
+async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError> {
     Ok(match request {
         ApiRequest::InitCluster { alias, cluster_name } => {
             ApiReply::Cluster(init_cluster(node, alias, cluster_name).await?)
@@ -43,7 +43,7 @@ async fn init_cluster(
     node: &Node,
     alias: ClusterAlias,
     cluster_name: Option<String>,
-) -> Result<super::ClusterView, crate::Error> {
+) -> Result<super::ClusterView, NodeError> {
     let wanted = alias.clone();
     let loaded = node
         .blocking(move |node| {
@@ -56,7 +56,7 @@ async fn init_cluster(
     Ok(view)
 }
 
-async fn sync(node: &Node, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, crate::Error> {
+async fn sync(node: &Node, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, NodeError> {
     let aliases = match cluster {
         Some(alias) => vec![alias],
         None => node.aliases()?,
@@ -72,7 +72,7 @@ async fn sync(node: &Node, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView
             alias,
             serial: member.loaded().serial(),
             changed: matches!(outcome, Ok(true)),
-            error: outcome.err().map(|error: crate::Error| error.to_wire()),
+            error: outcome.err().map(|error: NodeError| error.to_wire()),
         });
     }
     Ok(synced)

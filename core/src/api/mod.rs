@@ -4,15 +4,17 @@
 
 mod client;
 mod handler;
-mod request;
-mod view;
+#[cfg(all(feature = "daemon", unix))]
+mod socket;
 
-pub use client::{Client, ClientOptions, RunRequest, SingleWord};
+pub use client::{Client, ClientOptions};
 pub use handler::handle;
-pub use request::{ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules};
-pub use view::{
-    ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
-    MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, StatusView, SyncView,
+pub use malai_model::wire::local::{
+    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
+    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
+    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView, SyncView,
 };
+#[cfg(all(feature = "daemon", unix))]
+pub use socket::{LINE_LIMIT, Line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};

@@ -38,8 +38,14 @@ pub async fn deliver(
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
         sender.send_message(&Request::PushConfig { length: text.len() as u64 }).await?;
-        send_text(&sender, text).await?;
-        let outcome = match receiver.message::<PushReply>().await? {
+        let sent = send_text(&sender, text).await;
+        // A machine that refuses what was announced stops reading; its answer says why.
+        let reply = match (receiver.message::<PushReply>().await, sent) {
+            (Ok(Some(reply)), _) => Some(reply),
+            (_, Err(error)) => return Err(error.into()),
+            (reply, Ok(())) => reply?,
+        };
+        let outcome = match reply {
             Some(PushReply::Accepted { serial }) => DeliveryOutcome::Accepted { serial },
             Some(PushReply::Refused { error, length })
                 if error.code == ErrorCode::ConfigStale && length > 0 =>
@@ -78,19 +84,23 @@ pub async fn answer_pull(stream: Stream, text: Option<&str>) -> Result<Option<u6
 }
 
 /// Asks the manager for this device's config. `take` verifies the text and puts it in force, and its answer goes back to
-/// the manager. Returns what `take` returned; `None` if there is nothing new.
+/// the manager. Returns the serial that it returned; `None` if there is nothing new.
 ///
 /// # Errors
 /// When the connection fails, the manager has none, or `take` refuses it.
-pub async fn fetch_config<T>(
+pub async fn fetch_config<F>(
     connection: &Connection,
     have: Option<ConfigHave>,
+    listening: bool,
     limit: usize,
-    take: impl FnOnce(&str) -> Result<(T, u64), ClusterError>,
-) -> Result<Option<T>, ClusterError> {
+    take: impl FnOnce(String) -> F,
+) -> Result<Option<u64>, ClusterError>
+where
+    F: Future<Output = Result<u64, ClusterError>>,
+{
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
-        sender.send_message(&Request::PullConfig { have }).await?;
+        sender.send_message(&Request::PullConfig { have, listening }).await?;
         let length = match receiver.message::<PullReply>().await? {
             Some(PullReply::Current {}) => return Ok(None),
             Some(PullReply::Config { length }) => length,
@@ -98,15 +108,15 @@ pub async fn fetch_config<T>(
             Some(_) | None => return Err(ClusterError::OutOfTurn("no answer to the question for a config")),
         };
         let text = read_text(&mut receiver, length, limit).await?;
-        match take(&text) {
-            Ok((taken, serial)) => {
+        match take(text).await {
+            Ok(serial) => {
                 // With our half of the receiving gone, finishing waits until the manager has the word.
                 drop(receiver);
                 sender.finish_with(&PushReply::Accepted { serial }).await?;
-                Ok(Some(taken))
+                Ok(Some(serial))
             }
             Err(error) => {
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
+                let told = WireError::of(error.code(), &error, error.hint());
                 drop(receiver);
                 sender.finish_with(&PushReply::Refused { error: told, length: 0 }).await?;
                 Err(error)

@@ -23,6 +23,15 @@ pub enum ClusterError {
     /// The network.
     #[error(transparent)]
     Network(#[from] P2pError),
+    /// A machine that was named cannot be reached, or refuses this device.
+    #[error("reach {machine}")]
+    Reach {
+        /// Its address as a user knows it.
+        machine: String,
+        /// Why.
+        #[source]
+        source: P2pError,
+    },
     /// A config file does not compile.
     #[error("put {file} in force: it has errors")]
     Config {
@@ -162,7 +171,7 @@ pub enum ClusterError {
     #[error("reach {0}: this home is no member of that cluster")]
     ForeignCluster(String),
     /// An address without a program behind it.
-    #[error("run nothing on {machine}: a program is missing")]
+    #[error("run a program on {machine}: none was named")]
     NoProgram {
         /// The address as it was typed.
         machine: String,
@@ -205,7 +214,7 @@ impl ClusterError {
         match self {
             Self::Home(error) => error.code(),
             Self::Identity(error) => error.code(),
-            Self::Network(error) => error.code(),
+            Self::Network(error) | Self::Reach { source: error, .. } => error.code(),
             Self::Config { .. } | Self::Edit { .. } | Self::UnknownGroup(_) | Self::OtherRoot { .. } => {
                 ErrorCode::ConfigInvalid
             }
@@ -243,7 +252,7 @@ impl ClusterError {
         let text = match self {
             Self::Home(error) => return error.hint(),
             Self::Identity(error) => return error.hint(),
-            Self::Network(error) => return error.hint(),
+            Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
@@ -251,7 +260,9 @@ impl ClusterError {
                     .as_deref()
                     .map(|hint| malai_model::text::escape_control(hint).into_owned());
             }
-            Self::Config { .. } => "mend what is listed above; the rules in force are untouched".to_owned(),
+            Self::Config { .. } => {
+                "mend what is listed above and try again; what was in force before still is".to_owned()
+            }
             Self::Exists(_) => "choose another alias, or look with `malai info`".to_owned(),
             Self::Unknown { known, .. } if known.is_empty() => {
                 "make one with `malai cluster init`, or join one with `malai machine init`".to_owned()

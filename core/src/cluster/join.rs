@@ -34,10 +34,13 @@ pub struct PendingJoin {
 pub fn prepare_join(home: &Home, keys: &dyn KeyStore, join: &PendingJoin) -> Result<SecretKey, ClusterError> {
     let guard = home.lock_for_writing_blocking()?;
     let key = KeyRef::Machine(join.alias.clone());
-    if find_cluster(home, &join.alias)?.is_some() && home.load_pending_invite(&join.alias)?.is_none() {
-        return Err(ClusterError::Exists(join.alias.clone()));
+    match find_cluster(home, &join.alias)? {
+        None => {
+            home.make_cluster_dir(&guard, &join.alias)?;
+        }
+        Some(_) if home.load_pending_invite(&join.alias)?.is_some() => {}
+        Some(_) => return Err(ClusterError::Exists(join.alias.clone())),
     }
-    home.make_cluster_dir(&guard, &join.alias)?;
     let secret = match keys.load(&key)? {
         Some(secret) => secret,
         None => {

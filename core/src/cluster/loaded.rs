@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use malai_model::acl::{Authorized, Ceilings, Denied, Policy, Run, authorize_under};
+use malai_model::acl::{Authorized, Ceilings, Denied, DenyReason, Policy, Run, authorize_under};
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
@@ -305,6 +305,19 @@ pub enum RunDenied {
     Rules(Denied),
 }
 
+impl RunDenied {
+    /// Whether it is this device's own `malai.toml` that forbids it.
+    pub fn is_ceiling(&self) -> bool {
+        match self {
+            Self::NoRules => false,
+            Self::Rules(denied) => matches!(
+                denied.reason(),
+                DenyReason::UserCeiling { .. } | DenyReason::ShellCeiling | DenyReason::ServicesCeiling
+            ),
+        }
+    }
+}
+
 fn key_id(keys: &dyn KeyStore, key: KeyRef, alias: &ClusterAlias) -> Result<Id52, ClusterError> {
     super::load_key(keys, key, alias).map(|secret| secret.id52())
 }
@@ -317,7 +330,8 @@ pub(super) fn required_text(home: &Home, path: &Path) -> Result<String, ClusterE
 pub(crate) fn find_cluster(home: &Home, alias: &ClusterAlias) -> Result<Option<ClusterDir>, ClusterError> {
     match home.cluster(alias) {
         Ok(dir) => Ok(Some(dir)),
-        Err(HomeError::UnknownCluster { .. }) => Ok(None),
+        // An empty directory is what a crash leaves of making one.
+        Err(HomeError::UnknownCluster { .. } | HomeError::EmptyCluster { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -49,8 +49,9 @@ pub fn init_cluster(
         if !interrupted {
             return Err(ClusterError::Exists(alias.clone()));
         }
+    } else {
+        home.make_cluster_dir(&guard, alias)?;
     }
-    home.make_cluster_dir(&guard, alias)?;
     let root = existing_or_new(keys, &guard, &root_key)?;
     existing_or_new(keys, &guard, &next_key)?;
     let text = new_cluster(&root, cluster_name);

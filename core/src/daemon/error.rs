@@ -4,22 +4,15 @@ use std::path::PathBuf;
 
 use malai_model::code::ErrorCode;
 
-/// Why the daemon, or talking to it, failed.
+use crate::error::Error;
+
+/// Why the daemon could not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
-    /// No daemon runs for this home.
-    #[error("ask the daemon of {}: none runs", home.display())]
-    Absent {
-        /// Which home.
-        home: PathBuf,
-    },
-    /// Nobody listens on the socket that was named.
-    #[error("ask the daemon on {}: none listens", path.display())]
-    SocketAbsent {
-        /// Which socket.
-        path: PathBuf,
-    },
+    /// The home, its files or the network.
+    #[error(transparent)]
+    Start(#[from] Error),
     /// The socket cannot be made.
     #[error("make the socket {}", path.display())]
     Socket {
@@ -29,46 +22,22 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
-    /// The socket belongs to somebody else.
-    #[error("trust the daemon on {}: it runs as another user (uid {uid})", path.display())]
-    Foreign {
-        /// Which socket.
-        path: PathBuf,
-        /// Whose.
-        uid: u32,
-    },
-    /// Talking over the socket failed.
-    #[error("get an answer from the daemon")]
-    Unanswered(#[source] std::io::Error),
-    /// The daemon answered with something that this version cannot read.
-    #[error("read the daemon's answer: is it of another version?")]
-    Unreadable(#[source] serde_json::Error),
 }
 
 impl DaemonError {
     /// Returns the stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Absent { .. } | Self::SocketAbsent { .. } => ErrorCode::DaemonAbsent,
+            Self::Start(error) => error.code(),
             Self::Socket { .. } => ErrorCode::HomeStorage,
-            Self::Foreign { .. } | Self::Unanswered(_) | Self::Unreadable(_) => ErrorCode::DaemonUnanswered,
         }
     }
 
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some(
-            match self {
-                Self::Absent { .. } => {
-                    "start it with `malai daemon`; it puts the files in force as it starts"
-                }
-                Self::SocketAbsent { .. } => "start the daemon, or unset MALAI_SSH_AGENT",
-                Self::Socket { .. } => "is the home on a file system that can hold sockets?",
-                Self::Foreign { .. } => "use a home of your own",
-                Self::Unanswered(_) => "look into malai.log; restart it with `malai daemon`",
-                Self::Unreadable(_) => "restart the daemon with the same version of malai",
-            }
-            .to_owned(),
-        )
+        match self {
+            Self::Start(error) => error.hint(),
+            Self::Socket { .. } => Some("is the home on a file system that can hold sockets?".to_owned()),
+        }
     }
 }

@@ -8,4 +8,3 @@ mod socket;
 pub use error::DaemonError;
 pub use log::RotatingLog;
 pub use run::{DaemonOptions, run};
-pub(crate) use socket::{ask, connect};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{DaemonError, socket};
 use crate::api::ClientOptions;
+use crate::error::Error;
 use crate::node::{Mode, Node};
 use crate::task::Scope;
 
@@ -24,13 +25,13 @@ pub async fn run(
     options: DaemonOptions,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
-) -> Result<(), crate::Error> {
+) -> Result<(), DaemonError> {
     let runtime_dir = options.client.runtime_dir.clone();
     let options = options.client.into_node_options()?;
     let home = options.home.clone();
-    let _lock = home.lock_for_daemon()?;
-    let path = home.socket_path(runtime_dir.as_deref())?;
-    let node = Node::start(options, Mode::Serve).await?;
+    let _lock = home.lock_for_daemon().map_err(Error::from)?;
+    let path = home.socket_path(runtime_dir.as_deref()).map_err(Error::from)?;
+    let node = Node::start(options, Mode::Serve).await.map_err(Error::from)?;
     let scope = Scope::new();
     let served = match socket::listen(&path) {
         Ok(listener) => {
@@ -53,5 +54,5 @@ pub async fn run(
     }
     node.close(drain).await;
     tracing::info!("the daemon ended");
-    served.map_err(|error: DaemonError| error.into())
+    served
 }

@@ -5,27 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::DaemonError;
-use crate::api::{self, ApiReply, ApiRequest, FailedView, SCHEMA};
+use crate::api::{self, ApiReply, ApiRequest, FailedView, LINE_LIMIT, Line, SCHEMA};
 use crate::node::Node;
 use crate::task::Scope;
-
-/// The longest request or answer, in bytes.
-const LINE_LIMIT: u64 = 64 * 1024 * 1024;
-/// How long the daemon may take to answer: it may have to dial other machines for it.
-const ANSWER: Duration = Duration::from_secs(60);
-
-/// What goes over the socket: the schema's version and a request or reply.
-#[derive(Serialize, Deserialize)]
-struct Line<T> {
-    schema: u32,
-    #[serde(flatten)]
-    body: T,
-}
 
 /// Opens the socket, mode 0600. A socket that a killed daemon left is replaced: the home's lock is held by now.
 pub(super) fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
@@ -85,43 +71,4 @@ async fn answer(mut stream: UnixStream, node: &Node) -> io::Result<()> {
     text.push(b'\n');
     write.write_all(&text).await?;
     write.shutdown().await
-}
-
-/// Connects to the daemon; `None` if none listens.
-pub(crate) async fn connect(path: &Path) -> Result<Option<UnixStream>, DaemonError> {
-    match UnixStream::connect(path).await {
-        Ok(stream) => {
-            let uid = stream.peer_cred().map_err(DaemonError::Unanswered)?.uid();
-            if uid != crate::host::effective_uid() {
-                return Err(DaemonError::Foreign { path: path.to_owned(), uid });
-            }
-            Ok(Some(stream))
-        }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Ok(None)
-        }
-        Err(error) => Err(DaemonError::Unanswered(error)),
-    }
-}
-
-/// Asks the daemon.
-pub(crate) async fn ask(stream: UnixStream, request: &ApiRequest) -> Result<ApiReply, DaemonError> {
-    let talk = async {
-        let (read, mut write) = stream.into_split();
-        let mut text = serde_json::to_vec(&Line { schema: SCHEMA, body: request })?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
-        let mut line = String::new();
-        BufReader::new(read.take(LINE_LIMIT)).read_line(&mut line).await?;
-        if line.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        Ok(line)
-    };
-    let line = match tokio::time::timeout(ANSWER, talk).await {
-        Ok(line) => line.map_err(DaemonError::Unanswered)?,
-        Err(_) => return Err(DaemonError::Unanswered(io::Error::from(io::ErrorKind::TimedOut))),
-    };
-    let reply: Line<ApiReply> = serde_json::from_str(&line).map_err(DaemonError::Unreadable)?;
-    Ok(reply.body)
 }

@@ -16,8 +16,8 @@ use crate::timeouts;
 
 /// How much is read from a pipe at once: large reads are what makes bulk output cheap.
 pub(super) const READ_BLOCK: usize = 256 * 1024;
-/// The largest piece handed to the stream at once.
-pub(super) const SEND_PIECE: usize = 60 * 1024;
+/// The largest piece handed to the stream at once: a frame's, so that none is cut in two.
+pub(super) const SEND_PIECE: usize = malai_model::wire::frame::MAX_DATA;
 
 /// Runs commands for callers who were authorised.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ impl ExecTarget {
 }
 
 fn failed(error: &HostError) -> Notice {
-    Notice::Failed(WireError { code: error.code(), message: error.to_string(), hint: error.hint() })
+    Notice::Failed(WireError::of(error.code(), error, error.hint()))
 }
 
 async fn hang_up(group: &ProcessGroup) {

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use malai_model::name::ClusterAlias;
 
-use super::{Member, Node, load_device};
-use crate::api::RescanView;
-use crate::cluster::{self, ClusterError, LoadedCluster};
+use super::{Member, Node, NodeError, load_device};
+use crate::cluster::{self, ClusterError, LoadedCluster, Received};
 use crate::home::{ClusterDir, Role};
+use crate::p2p::CloseReason;
+use crate::timeouts;
+use malai_model::wire::local::RescanView;
 
 impl Node {
     /// Reads and compiles everything, puts it in force, listens, and starts what runs by itself.
-    pub(super) async fn serve_all(&self) -> Result<(), crate::Error> {
+    pub(super) async fn serve_all(&self) -> Result<(), NodeError> {
         let loaded = self.blocking(Self::load_all).await?;
         for cluster in loaded {
             let member = self.adopt(cluster);
@@ -22,7 +24,7 @@ impl Node {
     }
 
     /// Starts listening for a cluster and doing what its role asks for.
-    pub(super) async fn begin(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn begin(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.listen(member).await?;
         let (node, cluster) = (self.clone(), Arc::clone(member));
         match member.loaded().role {
@@ -80,7 +82,7 @@ impl Node {
     ///
     /// # Errors
     /// With everything that is wrong; then what was in force still is.
-    pub async fn rescan(&self, check: bool) -> Result<RescanView, crate::Error> {
+    pub async fn rescan(&self, check: bool) -> Result<RescanView, NodeError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let (device, mut warnings) = load_device(self.home())?;
         if check {
@@ -99,6 +101,7 @@ impl Node {
             return Ok(RescanView { clusters, warnings, deliveries });
         }
         let loaded = self.blocking(Self::load_all).await?;
+        self.inner.work.limit(device.limits.sessions_per_peer as usize, device.limits.sessions as usize);
         *self.inner.device.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(device);
         let aliases: Vec<ClusterAlias> = loaded.iter().map(|cluster| cluster.alias.clone()).collect();
         for (alias, member) in self.members() {
@@ -136,29 +139,48 @@ impl Node {
     pub(super) fn install(&self, member: &Arc<Member>, loaded: LoadedCluster) {
         let loaded = member.install(loaded);
         let ended = self.inner.work.authorise_again(&loaded);
-        member.close_unadmitted();
+        self.close_unadmitted(member);
         if ended > 0 {
             tracing::info!(cluster = %loaded.alias, "{ended} open requests ended: no longer allowed");
         }
     }
 
+    /// Closes connections of peers that the rules in force no longer admit: they can ask for nothing from now on, and have
+    /// a moment to hear why what they had open ended.
+    fn close_unadmitted(&self, member: &Arc<Member>) {
+        let loaded = member.loaded();
+        for connection in member.inbound().into_iter().filter(|open| !loaded.admits(&open.peer())) {
+            let (node, alias) = (self.clone(), member.alias().clone());
+            member.scope.spawn("close unadmitted", async move {
+                let peer = connection.peer();
+                node.inner.work.idle_of(&peer, timeouts::LAST_WORD).await;
+                tracing::info!(cluster = %alias, %peer, "closed a connection: no rights any more");
+                connection.close(CloseReason::not_admitted());
+            });
+        }
+    }
+
     /// Verifies a config from the network, writes it and puts it in force.
-    pub(super) fn put_in_force(&self, member: &Arc<Member>, text: &str) -> Result<(u64, u64), ClusterError> {
-        let loaded = cluster::receive_config(self.home(), &member.loaded(), text)?;
+    fn put_in_force(&self, member: &Arc<Member>, text: &str) -> Result<u64, ClusterError> {
+        let loaded = match cluster::receive_config(self.home(), &member.loaded(), text)? {
+            Received::New(loaded) => *loaded,
+            Received::Known { serial } => return Ok(serial),
+        };
         let serial = loaded.serial().unwrap_or_default();
         for warning in &loaded.warnings {
             tracing::warn!(cluster = %loaded.alias, "{}", warning.message);
         }
         self.install(member, loaded);
         tracing::info!(cluster = %member.alias(), role = "machine", serial, "a new config is in force");
-        Ok((serial, serial))
+        Ok(serial)
     }
 
-    /// As [`Self::put_in_force`], off the network's threads, one at a time. Returns the serial.
-    pub(super) async fn take_config(&self, member: &Arc<Member>, text: &str) -> Result<u64, ClusterError> {
+    /// As [`Self::put_in_force`], off the network's threads, and one at a time, whether it was pushed or asked for: else
+    /// of two that come at once the older could win. Returns the serial.
+    pub(super) async fn take_config(&self, member: &Arc<Member>, text: String) -> Result<u64, ClusterError> {
         let _one_at_a_time = self.inner.changing.lock().await;
-        let (member, text) = (Arc::clone(member), text.to_owned());
-        self.blocking(move |node| node.put_in_force(&member, &text)).await.map(|(serial, _)| serial)
+        let member = Arc::clone(member);
+        self.blocking(move |node| node.put_in_force(&member, &text)).await
     }
 
     /// Writes `peers.json` now and then.

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use malai_model::cluster::{Attempt, Invite, InviteRecord};
-use malai_model::code::ErrorCode;
+use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::id::Id52;
 use malai_model::wire::{JoinAccepted, JoinRequest, WireError};
 
 use super::serve::refuse;
-use super::{Member, Node};
-use crate::api::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
+use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError, NewInvite, Rules};
 use crate::identity::KeyRef;
 use crate::p2p::{Admission, Connection, Endpoint, EndpointOptions, Protocol, Serve};
 use crate::task::Scope;
 use crate::timeouts;
+use malai_model::wire::local::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
 
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many joiners one invite serves at once; the rest wait in the handshake.
@@ -53,7 +53,7 @@ impl Node {
     pub(crate) async fn create_invite(
         &self,
         request: CreateInviteRequest,
-    ) -> Result<NewInviteView, crate::Error> {
+    ) -> Result<NewInviteView, NodeError> {
         let member = self.member(&request.cluster)?;
         let now = self.now();
         let new = NewInvite {
@@ -86,7 +86,7 @@ impl Node {
         })
     }
 
-    pub(crate) async fn list_invites(&self, member: &Arc<Member>) -> Result<Vec<InviteView>, crate::Error> {
+    pub(crate) async fn list_invites(&self, member: &Arc<Member>) -> Result<Vec<InviteView>, NodeError> {
         managed(member)?;
         let (alias, now) = (member.alias().clone(), self.now());
         let records = self.blocking(move |node| cluster::list_invites(node.home(), &alias)).await?;
@@ -97,7 +97,7 @@ impl Node {
         &self,
         member: &Arc<Member>,
         invite: String,
-    ) -> Result<Vec<InviteView>, crate::Error> {
+    ) -> Result<Vec<InviteView>, NodeError> {
         managed(member)?;
         let (alias, now) = (member.alias().clone(), self.now());
         let ended = self
@@ -143,7 +143,7 @@ impl Node {
         }
     }
 
-    async fn listen_on_invite(&self, member: &Arc<Member>, invite: Id52) -> Result<(), crate::Error> {
+    async fn listen_on_invite(&self, member: &Arc<Member>, invite: Id52) -> Result<(), NodeError> {
         let key = KeyRef::Invite(member.alias().clone(), invite);
         let secret = cluster::load_key(self.keys().as_ref(), key, member.alias())?;
         let scope = member.scope.child();
@@ -189,7 +189,7 @@ impl Node {
         member: &Arc<Member>,
         invite: Id52,
         connection: &Connection,
-    ) -> Result<(), crate::Error> {
+    ) -> Result<(), NodeError> {
         let joiner = connection.peer();
         let mut stream = connection.accept_stream().await?;
         let Some(request) = stream.receiver.message::<JoinRequest>().await? else { return Ok(()) };
@@ -202,8 +202,7 @@ impl Node {
             }
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %joiner, %invite, %error, "refused a join");
-                let told = WireError { code: error.code(), message: error.to_string(), hint: error.hint() };
-                refuse(stream, told).await;
+                refuse(stream, told_to_stranger(&error)).await;
             }
         }
         // The joiner closes when it has the answer; a joiner that does not is cut by the caller's deadline.
@@ -249,6 +248,19 @@ impl Node {
     }
 }
 
+/// What a joiner is told: what concerns its invite, and nothing of this device's files.
+fn told_to_stranger(error: &ClusterError) -> WireError {
+    match error.code().kind() {
+        ErrorKind::Denied | ErrorKind::Busy => WireError::of(error.code(), error, error.hint()),
+        _ => WireError {
+            code: error.code(),
+            message: "register the machine: something is wrong at the manager, whose log says what"
+                .to_owned(),
+            hint: Some("ask the cluster's manager".to_owned()),
+        },
+    }
+}
+
 /// Where failed attempts come from. Joiners are strangers with identities for free, so it is the address that counts.
 type Source = Option<std::net::IpAddr>;
 
@@ -274,9 +286,10 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
     }
 }
 
-/// Whether it is worth listening for: an invite that is used up still answers those who used it.
+/// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
+/// revoked says so, or who holds it would wait until it expires.
 fn is_open(record: &InviteRecord, now: Timestamp) -> bool {
-    record.revoked.is_none() && now < record.expires
+    now < record.expires
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use malai_model::cluster::Invite;
 use malai_model::name::ClusterAlias;
 
-use super::{Member, Mode, Node};
-use crate::api::{JoinClusterRequest, JoinVia, JoinedView};
+use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, PendingJoin};
 use crate::identity::make_random;
 use crate::p2p::{Endpoint, EndpointOptions};
+use malai_model::wire::local::{JoinClusterRequest, JoinVia, JoinedView};
 
 /// How often a machine asks although nothing happened: a manager that could not reach it may have been away.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
@@ -19,7 +19,7 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 
 impl Node {
     /// Makes this device a machine of a cluster.
-    pub(crate) async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, crate::Error> {
+    pub(crate) async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, NodeError> {
         let JoinClusterRequest { via, alias, name } = request;
         match via {
             JoinVia::Manager(manager) => {
@@ -53,7 +53,7 @@ impl Node {
         }
     }
 
-    async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, crate::Error> {
+    async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, NodeError> {
         let prepared = join.clone();
         let id52 = self
             .blocking(move |node| cluster::prepare_join(node.home(), node.keys().as_ref(), &prepared))
@@ -79,6 +79,9 @@ impl Node {
             Err(error) => {
                 // Refused for good: nothing of it is kept, so that the alias is free for a better invite.
                 let alias = join.alias.clone();
+                if let Some(member) = self.forget(&alias) {
+                    member.close().await;
+                }
                 self.blocking(move |node| cluster::abandon_join(node.home(), node.keys().as_ref(), &alias))
                     .await?;
                 Err(error)
@@ -87,20 +90,24 @@ impl Node {
     }
 
     /// Dials an invite once, with the identity that was made for it.
-    async fn dial_pending(
-        &self,
-        join: &PendingJoin,
-    ) -> Result<malai_model::wire::JoinAccepted, crate::Error> {
-        let key = crate::identity::KeyRef::Machine(join.alias.clone());
-        let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
-        let scope = self.inner.scope.child();
-        // An endpoint of its own, closed before the member's: one identity is never open twice.
-        let options =
-            EndpointOptions { secret, network: self.network_options(), serve: None, preferred_port: None };
-        let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
-        let attempt = cluster::dial_invite(&endpoint, join, self.inner.options.connect_timeout).await;
-        endpoint.close().await;
-        let accepted = attempt?;
+    async fn dial_pending(&self, join: &PendingJoin) -> Result<malai_model::wire::JoinAccepted, NodeError> {
+        let deadline = self.inner.options.connect_timeout;
+        // One identity is never open twice: a member that waits has an endpoint already.
+        let waiting = self.members().get(&join.alias).cloned();
+        let accepted = match waiting.as_ref().and_then(|member| member.network.get()) {
+            Some(network) => cluster::dial_invite(&network.endpoint, join, deadline).await?,
+            None => {
+                let key = crate::identity::KeyRef::Machine(join.alias.clone());
+                let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
+                let scope = self.inner.scope.child();
+                let network = self.network_options();
+                let options = EndpointOptions { secret, network, serve: None, preferred_port: None };
+                let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
+                let attempt = cluster::dial_invite(&endpoint, join, deadline).await;
+                endpoint.close().await;
+                attempt?
+            }
+        };
         for address in accepted.addresses.iter().filter_map(|address| address.parse().ok()) {
             self.inner.peers.remember(&accepted.manager, address, self.now());
         }
@@ -115,7 +122,7 @@ impl Node {
     }
 
     /// When serving, a cluster that was made here is managed at once.
-    pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), crate::Error> {
+    pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), NodeError> {
         if self.inner.mode == Mode::Serve {
             let member = self.adopt(loaded);
             self.begin(&member).await?;
@@ -124,13 +131,29 @@ impl Node {
     }
 
     /// When serving, a cluster that was joined takes part at once.
-    async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), crate::Error> {
-        if self.inner.mode == Mode::Serve {
-            let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
-            let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
-            let member = self.adopt(loaded);
-            self.begin(&member).await?;
+    async fn begin_joined(&self, alias: &ClusterAlias) -> Result<(), NodeError> {
+        if self.inner.mode != Mode::Serve {
+            return Ok(());
         }
+        let known = self.members().get(alias).cloned();
+        if let Some(member) = known {
+            // It waited: its tasks run already.
+            self.reload(&member).await?;
+            member.wake.notify_one();
+            return Ok(());
+        }
+        let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
+        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        let member = self.adopt(loaded);
+        self.begin(&member).await
+    }
+
+    /// Puts in force what is on disk, in step with configs that come from the network meanwhile.
+    async fn reload(&self, member: &Arc<Member>) -> Result<(), NodeError> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
+        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        self.install(member, loaded);
         Ok(())
     }
 
@@ -154,12 +177,12 @@ impl Node {
         }
     }
 
-    async fn sync_step(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    async fn sync_step(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.sync_or_join(member).await.map(|_new| ())
     }
 
     /// If a manager has not answered this machine's invite yet, asks again.
-    pub(super) async fn join_if_pending(&self, member: &Arc<Member>) -> Result<(), crate::Error> {
+    pub(super) async fn join_if_pending(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         if member.loaded().manager.is_some() {
             return Ok(());
         }
@@ -167,15 +190,12 @@ impl Node {
         let pending = self.blocking(move |node| cluster::load_pending(node.home(), &alias)).await?;
         let Some(join) = pending else { return Ok(()) };
         self.dial_pending(&join).await?;
-        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
-        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
-        self.install(member, loaded);
-        Ok(())
+        self.reload(member).await
     }
 }
 
 /// Whether trying again later may help: nobody answered, or the manager asks for patience.
-fn may_pass(error: &crate::Error) -> bool {
+fn may_pass(error: &NodeError) -> bool {
     use malai_model::code::ErrorKind;
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Busy)
 }

@@ -11,7 +11,8 @@ use tokio::sync::{Notify, OnceCell};
 
 use super::invites::InviteListener;
 use crate::cluster::LoadedCluster;
-use crate::p2p::{Admission, CloseReason, Connection, Endpoint, Pool, Protocol};
+use crate::home::IdentityClaim;
+use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol};
 use crate::task::Scope;
 
 /// A cluster in a node.
@@ -35,6 +36,8 @@ pub struct Member {
 pub(crate) struct MemberNetwork {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) pool: Pool,
+    /// Says to other processes that the identity is in use.
+    pub(super) _claim: Option<IdentityClaim>,
 }
 
 /// The rules in force, shared with the gate of the endpoint.
@@ -116,17 +119,6 @@ impl Member {
 
     pub(super) fn inbound(&self) -> Vec<Connection> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    /// Closes connections of peers that the rules in force no longer admit.
-    pub(super) fn close_unadmitted(&self) {
-        let loaded = self.loaded();
-        for connection in self.inbound() {
-            if !loaded.admits(&connection.peer()) {
-                tracing::info!(cluster = %self.alias, peer = %connection.peer(), "closed a connection: no rights any more");
-                connection.close(CloseReason::not_admitted());
-            }
-        }
     }
 
     pub(super) async fn close(&self) {

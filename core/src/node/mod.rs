@@ -4,6 +4,7 @@
 //! nodes live in one process without knowing of each other.
 
 mod apply;
+mod error;
 mod invites;
 mod join;
 mod manager;
@@ -28,6 +29,7 @@ use malai_model::config::{DeviceConfig, Discovery, Relays};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::name::ClusterAlias;
 
+pub use self::error::NodeError;
 pub use self::member::Member;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
@@ -93,7 +95,7 @@ impl Node {
     ///
     /// # Errors
     /// With everything that is wrong with the files, or when the network cannot be set up.
-    pub async fn start(options: NodeOptions, mode: Mode) -> Result<Self, crate::Error> {
+    pub async fn start(options: NodeOptions, mode: Mode) -> Result<Self, NodeError> {
         let (device, warnings) = load_device(&options.home)?;
         for warning in &warnings {
             tracing::warn!(file = %warning.file, "{}", warning.message);
@@ -139,7 +141,7 @@ impl Node {
         }
         self.inner.work.idle(drain).await;
         self.inner.scope.stop();
-        self.inner.work.end_all();
+        // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {
             member.close().await;
         }
@@ -239,7 +241,7 @@ impl Node {
     }
 }
 
-pub(crate) fn load_device(home: &Home) -> Result<(DeviceConfig, Vec<Diagnostic>), crate::Error> {
+pub(crate) fn load_device(home: &Home) -> Result<(DeviceConfig, Vec<Diagnostic>), NodeError> {
     let path = home.device_config();
     let text = home.load_text(&path)?.unwrap_or_default();
     let file = path.display().to_string();

@@ -8,13 +8,13 @@ use malai_model::name::ClusterAlias;
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
-use super::{Member, Mode, Node};
-use crate::api::{RunRequest, SingleWord};
+use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
-use crate::exec::RunningCommand;
+use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{Connection, Endpoint, EndpointOptions, Pool, Serve};
+use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Serve};
+use malai_model::wire::local::{RunRequest, SingleWord};
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed.
@@ -22,7 +22,7 @@ impl Node {
         &self,
         member: &'m Arc<Member>,
         serve: Option<Serve>,
-    ) -> Result<&'m MemberNetwork, crate::Error> {
+    ) -> Result<&'m MemberNetwork, NodeError> {
         member
             .network
             .get_or_try_init(|| async {
@@ -33,9 +33,17 @@ impl Node {
                 };
                 let secret = cluster::load_key(self.keys().as_ref(), key, &loaded.alias)?;
                 let serving = serve.is_some();
+                let claim = self.home().claim_identity(&loaded.alias)?;
+                let mut network = self.network_options();
+                if claim.is_none() && !serving {
+                    // On a relay the newest connection of an identity receives everything: whoever was first keeps it.
+                    tracing::debug!(cluster = %loaded.alias, "the identity is in use: dialling over direct paths only");
+                    network.relays = p2p::Relays::None;
+                    network.discovery.dns = false;
+                }
                 let options = EndpointOptions {
                     secret,
-                    network: self.network_options(),
+                    network,
                     preferred_port: serving.then(|| self.inner.peers.own_port(&member.own_id())).flatten(),
                     serve,
                 };
@@ -45,7 +53,7 @@ impl Node {
                 if serving && let Some(address) = endpoint.addresses().first() {
                     self.inner.peers.set_own_port(&member.own_id(), address.port());
                 }
-                Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint })
+                Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint, _claim: claim })
             })
             .await
     }
@@ -56,11 +64,13 @@ impl Node {
         member: &Arc<Member>,
         peer: &Id52,
         addresses: &[String],
-    ) -> Result<Connection, crate::Error> {
+    ) -> Result<Connection, NodeError> {
         let network = self.network(member, None).await?;
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
         let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
+        let path = connection.path();
+        tracing::debug!(cluster = %member.alias(), %peer, address = path.address, relayed = path.relayed, "connected");
         if let Some(address) = connection.remote_address() {
             self.inner.peers.remember(peer, address, self.now());
         }
@@ -71,7 +81,7 @@ impl Node {
     ///
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
-    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, crate::Error> {
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
         let (member, target, argv) = self.find(&request.words, request.single_word).await?;
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
@@ -80,14 +90,24 @@ impl Node {
         if target.id52 == member.own_id() {
             return self.run_here(&member, &exec);
         }
-        let connection = self.connect(&member, &target.id52, &target.addresses).await?;
-        let stream = connection.open_stream().await?;
-        Ok(RunningCommand::start(stream, exec).await?)
+        let started = async {
+            let connection = self.connect(&member, &target.id52, &target.addresses).await?;
+            let stream = connection.open_stream().await?;
+            Ok(RunningCommand::start(stream, exec).await?)
+        };
+        started.await.map_err(|error| match error {
+            // The user knows a name, not an id52. That a peer admits nobody of this identity shows at the first answer.
+            NodeError::Network(source) | NodeError::Exec(ExecError::Network(source)) => {
+                let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
+                ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
+            }
+            other => other,
+        })
     }
 
     /// This device is the target: the same check, the same process, no network.
     #[cfg(all(feature = "host", unix))]
-    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, crate::Error> {
+    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, NodeError> {
         let loaded = member.loaded();
         let authorized =
             loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
@@ -103,11 +123,7 @@ impl Node {
     }
 
     #[cfg(not(all(feature = "host", unix)))]
-    fn run_here(
-        &self,
-        _member: &Arc<Member>,
-        _request: &ExecRequest,
-    ) -> Result<RunningCommand, crate::Error> {
+    fn run_here(&self, _member: &Arc<Member>, _request: &ExecRequest) -> Result<RunningCommand, NodeError> {
         Err(ClusterError::CannotHost.into())
     }
 
@@ -117,7 +133,7 @@ impl Node {
         &self,
         words: &[String],
         single_word: SingleWord,
-    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), crate::Error> {
+    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
         let known = self.known_clusters()?;
         let device = self.device();
         let (to_resolve, as_they_are) = match single_word {
@@ -145,7 +161,7 @@ impl Node {
         Ok((member, target, argv))
     }
 
-    fn known_clusters(&self) -> Result<Vec<KnownCluster>, crate::Error> {
+    fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
         let mut known = Vec::new();
         for dir in self.home().clusters()? {
             let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();
@@ -159,22 +175,22 @@ impl Node {
     }
 
     /// As [`Self::sync`]; a join that is still open is tried first.
-    pub(crate) async fn sync_or_join(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+    pub(crate) async fn sync_or_join(&self, member: &Arc<Member>) -> Result<bool, NodeError> {
         self.join_if_pending(member).await?;
         self.sync(member).await
     }
 
     /// Asks a cluster's manager for this device's config. Returns whether a new one is in force.
-    pub(crate) async fn sync(&self, member: &Arc<Member>) -> Result<bool, crate::Error> {
+    pub(crate) async fn sync(&self, member: &Arc<Member>) -> Result<bool, NodeError> {
         let loaded = member.loaded();
         let Some(manager) = loaded.manager else {
             return Err(ClusterError::NoConfig(loaded.alias.clone()).into());
         };
         let connection = self.connect(member, &manager, &[]).await?;
         let limit = self.device().limits.config_bytes;
-        let fetched =
-            cluster::fetch_config(&connection, have(&loaded), limit, |text| self.put_in_force(member, text));
-        Ok(fetched.await?.is_some())
+        let listening = self.inner.mode == Mode::Serve;
+        let take = |text: String| async move { self.take_config(member, text).await };
+        Ok(cluster::fetch_config(&connection, have(&loaded), listening, limit, take).await?.is_some())
     }
 
     /// Runs manager-side work on files in a thread where blocking hurts nobody.

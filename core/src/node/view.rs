@@ -5,16 +5,16 @@ use std::sync::{Arc, PoisonError};
 use malai_model::cluster::SyncStatus;
 use malai_model::id::Id52;
 
-use super::{Member, Node};
-use crate::api::{
-    ClusterView, ConnectionView, InfoView, ListenView, MachineSyncView, MachineView, RoleView, StatusView,
-};
+use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster};
 use crate::home::Role;
 use crate::p2p::PathView;
+use malai_model::wire::local::{
+    ClusterView, ConnectionView, InfoView, ListenView, MachineSyncView, MachineView, RoleView, StatusView,
+};
 
 impl Node {
-    pub(crate) async fn info(&self) -> Result<InfoView, crate::Error> {
+    pub(crate) async fn info(&self) -> Result<InfoView, NodeError> {
         let mut clusters = Vec::new();
         for alias in self.aliases()? {
             let member = self.member(&alias)?;
@@ -128,7 +128,10 @@ fn connection_view(member: &Arc<Member>, peer: Id52, path: PathView, direction: 
     ConnectionView {
         cluster: member.alias().clone(),
         peer,
-        machine: member.loaded().name_of(&peer),
+        name: match member.loaded().name_of(&peer) {
+            Some(name) => Some(name.to_string()),
+            None => (member.loaded().manager == Some(peer)).then(|| "cluster-manager".to_owned()),
+        },
         direction: direction.to_owned(),
         address: path.address,
         relayed: path.relayed,

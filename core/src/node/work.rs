@@ -1,6 +1,7 @@
 //! What runs now for others: so that it can be counted, limited, and authorised again when the rules change.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>
 pub(crate) struct OpenWork {
     entries: Mutex<Entries>,
     changed: Notify,
-    per_peer: usize,
-    in_all: usize,
+    per_peer: AtomicUsize,
+    in_all: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -36,6 +37,15 @@ struct Entry {
     allowed: Option<StillAllowed>,
 }
 
+/// What a request counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// The limits of its peer and of all peers together.
+    Common,
+    /// That of its peer alone: a cluster's manager is heard by a full machine too, or no right could be taken away there.
+    Reserved,
+}
+
 /// An open request. Dropping it says that it is over.
 pub(crate) struct Ticket {
     work: Arc<OpenWork>,
@@ -47,14 +57,31 @@ pub(crate) struct Ticket {
 
 impl OpenWork {
     pub(crate) fn new(per_peer: usize, in_all: usize) -> Self {
-        Self { entries: Mutex::default(), changed: Notify::new(), per_peer, in_all }
+        Self {
+            entries: Mutex::default(),
+            changed: Notify::new(),
+            per_peer: AtomicUsize::new(per_peer),
+            in_all: AtomicUsize::new(in_all),
+        }
+    }
+
+    /// Changes the limits; what is open stays.
+    pub(crate) fn limit(&self, per_peer: usize, in_all: usize) {
+        self.per_peer.store(per_peer, Ordering::Relaxed);
+        self.in_all.store(in_all, Ordering::Relaxed);
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
-    pub(crate) fn enter(self: &Arc<Self>, cluster: &ClusterAlias, peer: Id52) -> Option<Ticket> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        cluster: &ClusterAlias,
+        peer: Id52,
+        share: Share,
+    ) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        if of_peer >= self.per_peer || entries.open.len() >= self.in_all {
+        let full = share == Share::Common && entries.open.len() >= self.in_all.load(Ordering::Relaxed);
+        if of_peer >= self.per_peer.load(Ordering::Relaxed) || full {
             return None;
         }
         let number = entries.next;
@@ -90,29 +117,34 @@ impl OpenWork {
         ended
     }
 
-    pub(crate) fn end_all(&self) {
-        for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.values() {
-            entry.revoked.cancel();
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.len()
     }
 
     /// Waits until nothing is open, at most so long.
     pub(crate) async fn idle(&self, at_most: Duration) {
-        let all_done = async {
+        self.settle(at_most, |entries| entries.open.is_empty()).await;
+    }
+
+    /// Waits until nothing of a peer is open, at most so long.
+    pub(crate) async fn idle_of(&self, peer: &Id52, at_most: Duration) {
+        self.settle(at_most, |entries| !entries.by_peer.contains_key(peer)).await;
+    }
+
+    async fn settle(&self, at_most: Duration, done: impl Fn(&Entries) -> bool) {
+        let settled = async {
             loop {
-                let changed = self.changed.notified();
-                if self.len() == 0 {
+                let mut changed = std::pin::pin!(self.changed.notified());
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                if done(&self.entries.lock().unwrap_or_else(PoisonError::into_inner)) {
                     return;
                 }
                 changed.await;
             }
         };
         // Whether it ended by itself or not, the caller goes on.
-        _ = tokio::time::timeout(at_most, all_done).await;
+        _ = tokio::time::timeout(at_most, settled).await;
     }
 }
 

@@ -23,6 +23,8 @@ pub mod stream_code {
     pub const STALLED: u32 = 3;
     /// Too many streams at once, or the endpoint is about to stop.
     pub const BUSY: u32 = 4;
+    /// The peer lost the rights that it was admitted for.
+    pub const REVOKED: u32 = 5;
 }
 
 /// A failure of the network layer.
@@ -113,6 +115,7 @@ impl P2pError {
             Self::NotAdmitted { .. } => ErrorCode::PeerNotAdmitted,
             Self::Incompatible { .. } => ErrorCode::PeerIncompatible,
             Self::StreamReset { code: stream_code::BUSY } => ErrorCode::LimitReached,
+            Self::StreamReset { code: stream_code::REVOKED } => ErrorCode::AclRevoked,
             Self::Lost { .. } | Self::StreamReset { .. } => ErrorCode::PeerLost,
             Self::Malformed { .. } => ErrorCode::WireMalformed,
             Self::MessageTooLarge { .. } => ErrorCode::LimitReached,
@@ -133,6 +136,9 @@ impl P2pError {
             Self::NotAdmitted { .. } => {
                 Some("ask the cluster's admin to let this machine in with an allow_from rule".to_owned())
             }
+            Self::StreamReset { code: stream_code::BUSY } => {
+                Some("try again in a moment; [limits] of that machine's malai.toml says how many".to_owned())
+            }
             Self::Incompatible { .. } => Some("update malai on the older of the two machines".to_owned()),
             Self::RuntimeDir { path, .. } => Some(format!(
                 "it must be a directory of your own with mode 0700: `chmod 700 {path}`, or remove it"
@@ -151,6 +157,7 @@ fn stream_end_text(code: u32) -> &'static str {
         stream_code::MALFORMED => "the peer could not read what was sent",
         stream_code::CREDIT => "the peer says that more was sent than it allowed",
         stream_code::STALLED => "the peer waited too long",
+        stream_code::REVOKED => "the rights on that machine were taken away",
         stream_code::BUSY => "the peer has too many requests at once, or is about to stop",
         _ => "the peer gave it up",
     }

@@ -201,7 +201,10 @@ impl Cluster {
     ///
     /// When that does not happen.
     pub fn await_distributed(&self) {
-        await_until("the distribution to every machine", DEADLINE, || self.pending().is_empty());
+        // `state.json` alone is not enough: right after a rescan it still says what was true before.
+        await_until("the distribution to every machine", DEADLINE, || {
+            self.pending().is_empty() && self.deliveries() == 0
+        });
     }
 
     /// Waits until the named machines, and these alone, are pending.
@@ -213,6 +216,12 @@ impl Cluster {
         let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         names.sort();
         await_until(&format!("{names:?} to be pending"), DEADLINE, || self.pending() == names);
+    }
+
+    /// Returns how many machines lack what the config on disk says of them.
+    fn deliveries(&self) -> u64 {
+        let output = self.manager().malai(["--json", "rescan", "--check"]).ok();
+        output.json()["deliveries"].as_u64().unwrap_or_else(|| panic!("no number of deliveries: {output:?}"))
     }
 
     /// Returns the machines that the manager's `state.json` does not list as served, sorted.

@@ -51,7 +51,7 @@ pub(crate) fn run(size: Size) -> Outcome {
     drop(net);
 
     for row in &rows {
-        say!("{}", row.line());
+        say!("{}", row.line(size));
     }
     if size == Size::Full {
         let path = root().join("docs").join("benchmarks.md");

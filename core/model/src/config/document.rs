@@ -1,6 +1,7 @@
 //! The first pass: text → TOML document with the place of everything, and the list of findings.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
@@ -224,6 +225,48 @@ pub(crate) fn nearest<'k>(
     best.map(|(_, word)| word)
 }
 
+/// How many entries of tables the parser may move for sections that stand behind their own sub-sections.
+const MAX_MOVES: usize = 60_000_000;
+
+/// Says whether the parser would take very long: for `[a.b]` behind `[a.b.c]` it moves all that stands in `a`, which for
+/// tens of thousands of such sections takes minutes.
+///
+/// Counts by lines that look like headers, a few of which may stand in a string: that only matters in a file that has
+/// thousands of them out of order.
+fn is_too_disordered(text: &str) -> bool {
+    let mut children: HashMap<u64, usize> = HashMap::new();
+    let mut moves = 0_usize;
+    for line in text.lines() {
+        let Some(path) = line.trim_start().strip_prefix('[') else { continue };
+        let path = path.split(']').next().unwrap_or_default().trim_start_matches('[');
+        let mut hasher = DefaultHasher::new();
+        let mut parent = hasher.finish();
+        let mut is_new = true;
+        // The parser takes no deeper path.
+        for part in path.split('.').take(100) {
+            parent = hasher.finish();
+            part.trim().trim_matches(['"', '\'']).hash(&mut hasher);
+            is_new = !children.contains_key(&hasher.finish());
+            if is_new {
+                children.insert(hasher.finish(), 0);
+                *children.entry(parent).or_default() += 1;
+            }
+        }
+        if !is_new {
+            moves = moves.saturating_add(children.get(&parent).copied().unwrap_or_default());
+        }
+    }
+    moves > MAX_MOVES
+}
+
+/// Reads the text as TOML; `None` if it is larger or more disordered than is read.
+pub(crate) fn read_toml(text: &str) -> Option<Result<toml_edit::Document<&str>, toml_edit::TomlError>> {
+    if text.len() > MAX_CONFIG_BYTES || is_too_disordered(text) {
+        return None;
+    }
+    Some(toml_edit::Document::parse(text))
+}
+
 /// Parses the text. TOML itself allows one syntax error to be found; it is reported with how to mend it.
 pub(crate) fn parse<'a>(findings: &mut Findings<'a>) -> Option<toml_edit::Document<&'a str>> {
     let text = findings.source.text();
@@ -233,10 +276,16 @@ pub(crate) fn parse<'a>(findings: &mut Findings<'a>) -> Option<toml_edit::Docume
         findings.error_of_file("too-large", message, None);
         return None;
     }
-    match toml_edit::Document::parse(text) {
-        Ok(document) => Some(document),
-        Err(error) => {
+    match read_toml(text) {
+        Some(Ok(document)) => Some(document),
+        Some(Err(error)) => {
             report_syntax(findings, &error);
+            None
+        }
+        None => {
+            let hint = "write each [machine.x] before its [machine.x.command.y]".to_owned();
+            let message = "too many sections stand behind their own sub-sections".to_owned();
+            findings.error_of_file("out-of-order", message, Some(hint));
             None
         }
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use toml_edit::{Array, Document, DocumentMut, Item, TableLike};
 
 use super::cluster::ClusterConfig;
-use super::document::{Findings, MAX_CONFIG_BYTES, Source, parse};
+use super::document::{Findings, Source, parse, read_toml};
 use super::problem::ConfigProblems;
 use super::validate::split_host_port;
 use crate::code::ErrorCode;
@@ -249,9 +249,7 @@ pub fn free_machine_name(config: &ClusterConfig, wanted: &MachineName) -> Machin
 }
 
 fn read(text: &str) -> Result<Document<&str>, EditProblem> {
-    if text.len() <= MAX_CONFIG_BYTES
-        && let Ok(document) = Document::parse(text)
-    {
+    if let Some(Ok(document)) = read_toml(text) {
         return Ok(document);
     }
     // Once more, for what is wrong with it.

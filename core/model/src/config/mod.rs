@@ -36,6 +36,8 @@ pub use signed::{
 };
 pub use validate::{GlobProblem, UserNameProblem};
 
+use std::collections::BTreeMap;
+
 use crate::name::TestName;
 use document::{Findings, Source};
 use reader::{Mode, Reader};
@@ -59,7 +61,16 @@ pub fn compile(file: &str, text: &str) -> Compiled<ClusterConfig> {
     }
     if let Some(config) = &config {
         validator.warn_of_boundaries(config);
-        for broken in acl_tests(config) {
+        let broken = if has_too_many_questions(config) {
+            let message =
+                format!("the access tests ask more than {MAX_QUESTIONS} questions (callers × lines)");
+            let hint = "test a group with few members instead of a large one or *".to_owned();
+            validator.findings.error_of_file("too-many-tests", message, Some(hint));
+            Vec::new()
+        } else {
+            acl_tests(config)
+        };
+        for broken in broken {
             let place = validator.test_place(config, &broken);
             let message = format!("the test {:?} fails: {}", broken.test.as_str(), broken.message);
             let hint = "mend the rules, or the test if it is out of date".to_owned();
@@ -84,6 +95,27 @@ pub(crate) struct BrokenTest {
     pub(crate) line: String,
     /// What the rules say instead, and for whom.
     pub(crate) message: String,
+}
+
+/// How many questions the ACL tests of a file may ask: about a second's worth. An editor from afar writes them, and the
+/// manager answers them.
+const MAX_QUESTIONS: usize = 5_000_000;
+
+fn has_too_many_questions(config: &ClusterConfig) -> bool {
+    let mut sizes: BTreeMap<&PrincipalRef, usize> = BTreeMap::new();
+    let mut questions = 0_usize;
+    config.tests.values().any(|test| {
+        let callers = *sizes.entry(&test.from).or_insert_with(|| {
+            let size = config.expand(&PrincipalList(vec![test.from.clone()])).len();
+            // Finding out is work too.
+            questions = questions.saturating_add(size);
+            size
+        });
+        let lines = test.allow.len() + test.deny.len();
+        // The evaluator expands the callers of each test, even of one without lines.
+        questions = questions.saturating_add(callers.saturating_mul(lines + 1));
+        questions > MAX_QUESTIONS
+    })
 }
 
 /// Evaluates the ACL tests of a config that is valid otherwise.

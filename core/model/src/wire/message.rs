@@ -29,6 +29,9 @@ pub enum Request {
     PullConfig {
         /// What the machine has already.
         have: Option<ConfigHave>,
+        /// Whether the machine listens where it calls from: then the manager may remember the address.
+        #[serde(default)]
+        listening: bool,
     },
 }
 
@@ -130,6 +133,20 @@ pub struct WireError {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+impl WireError {
+    /// Folds an error and what lies beneath it into one message, for a peer that cannot look beneath.
+    pub fn of(code: ErrorCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self { code, message, hint }
+    }
 }
 
 /// The answer to [`Request::PushConfig`].

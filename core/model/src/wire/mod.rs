@@ -3,6 +3,7 @@
 //! Versioned by ALPN; within a version fields are only added, so readers ignore what they do not know.
 
 pub mod frame;
+pub mod local;
 mod message;
 
 pub use message::{

@@ -38,7 +38,7 @@ async fn a_message_and_its_answer_cross_memory() {
     two.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_arrives_as_it_was_sent() {
     let two = Two::quic().await;
     let (ours, theirs) = two.connected().await;

@@ -215,7 +215,7 @@ async fn messages_and_both_channels_keep_their_order_and_a_message_over_the_limi
     two.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_streams_at_once_each_get_their_answer() {
     let two = Two::quic().await;
     let (ours, theirs) = two.connected().await;
@@ -251,61 +251,93 @@ impl Random {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_mixture_of_sizes_arrives_in_order_over_a_slow_network() {
-    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos().into());
-    eprintln_seed(seed);
+    let seed = seed();
     for round in 0..12 {
-        let mut random = Random(seed ^ round);
         let (two, network) = Two::memory().await;
-        let (ours, theirs) = two.connected().await;
-        let (mut out, mut into) = stream(&ours, &theirs).await;
-        network.delay(Duration::from_millis(random.below(4) as u64));
-        let mut expected = [Vec::new(), Vec::new()];
-        let mut writes = Vec::new();
-        for n in 0..600 {
-            let bound = [10, 200, 3000, 200_000][random.below(4)];
-            let (which, body) = (random.below(2), pattern(1 + random.below(bound), n));
-            expected[which].extend_from_slice(&body);
-            writes.push((which, body));
-        }
-        let channels = [Channel::Main, Channel::Stderr];
-        let send = async {
-            for (n, (which, body)) in writes.into_iter().enumerate() {
-                out.sender.send(channels[which], body).await.expect("sends");
-                if n % 50 == 0 {
-                    out.sender.send_message(&n).await.expect("sends");
-                }
-            }
-            out.sender.finish().await.expect("finishes");
-        };
-        let take = async {
-            let mut got = [Vec::new(), Vec::new()];
-            let mut notes = Vec::new();
-            while let Some(incoming) = into.receiver.next().await.expect("receives") {
-                match incoming {
-                    Incoming::Data(Channel::Main, bytes) => got[0].extend_from_slice(&bytes),
-                    Incoming::Data(Channel::Stderr, bytes) => got[1].extend_from_slice(&bytes),
-                    Incoming::Message(note) => notes.push(note),
-                    Incoming::End(_) => {}
-                }
-            }
-            (got, notes)
-        };
-        let ((), (got, notes)) = soon(async { tokio::join!(send, take) }).await;
-        assert!(got == expected, "seed {seed} round {round}");
-        assert_eq!(notes.len(), 12, "seed {seed} round {round}");
-        soon(into.sender.finish()).await.expect("finishes");
-        assert!(soon(out.receiver.next()).await.is_ok());
-        drop((ours, theirs, out.receiver, into.receiver));
-        two.end().await;
+        let delay = Duration::from_millis(round % 4);
+        network.delay(delay);
+        mixture(two, seed ^ round).await;
     }
 }
 
-/// Shown by the test harness when the test fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_mixture_of_sizes_arrives_in_order_over_loopback() {
+    let seed = seed();
+    for round in 0..6 {
+        mixture(Two::quic().await, seed ^ round).await;
+    }
+}
+
+/// Several streams at once, each with writes of random sizes on both channels, messages between them, and a reader
+/// that takes them in its own time; every end in a task of its own.
+async fn mixture(two: Two, seed: u64) {
+    let (ours, theirs) = two.connected().await;
+    let mut ends = Vec::new();
+    for n in 0..4 {
+        let (out, into) = stream(&ours, &theirs).await;
+        let mut random = Random(seed.wrapping_add(n << 32));
+        let writes: Vec<(usize, Bytes)> = (0..400)
+            .map(|n| {
+                let bound = [10, 200, 3000, 200_000][random.below(4)];
+                (random.below(2), pattern(1 + random.below(bound), n))
+            })
+            .collect();
+        let mut expected = [Vec::new(), Vec::new()];
+        for (which, body) in &writes {
+            expected[*which].extend_from_slice(body);
+        }
+        let Stream { sender, receiver: answers } = out;
+        let send = two.scope.spawn("send", async move {
+            for (n, (which, body)) in writes.into_iter().enumerate() {
+                sender.send([Channel::Main, Channel::Stderr][which], body).await.expect("sends");
+                if n % 50 == 0 {
+                    sender.send_message(&n).await.expect("sends");
+                }
+            }
+            sender.finish().await.expect("finishes");
+        });
+        let take = two.scope.spawn("take", take_all(into));
+        ends.push((send, take, expected, answers));
+    }
+    for (send, take, expected, mut answers) in ends {
+        soon(send).await.expect("sends");
+        let (got, notes) = soon(take).await.expect("takes").expect("is not dropped");
+        assert!(got == expected, "seed {seed}");
+        assert_eq!(notes, 8, "seed {seed}");
+        let incoming = soon(answers.next()).await.expect("ends cleanly");
+        assert_eq!(incoming, Some(Incoming::End(Channel::Main)), "seed {seed}");
+    }
+    drop((ours, theirs));
+    two.end().await;
+}
+
+/// Takes everything, by channel, and counts the messages; then ends its own direction.
+async fn take_all(stream: Stream) -> ([Vec<u8>; 2], usize) {
+    let Stream { sender, mut receiver } = stream;
+    let (mut got, mut notes) = ([Vec::new(), Vec::new()], 0);
+    while let Some(incoming) = receiver.next().await.expect("receives") {
+        match incoming {
+            Incoming::Data(Channel::Main, bytes) => got[0].extend_from_slice(&bytes),
+            Incoming::Data(Channel::Stderr, bytes) => got[1].extend_from_slice(&bytes),
+            Incoming::Message(_) => notes += 1,
+            Incoming::End(_) => {}
+        }
+        if notes % 3 == 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    sender.finish().await.expect("finishes");
+    (got, notes)
+}
+
+/// A seed of its own for each run, shown by the harness when the test fails.
 #[expect(clippy::print_stderr, reason = "a failure must be repeatable")]
-fn eprintln_seed(seed: u64) {
+fn seed() -> u64 {
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
     eprintln!("seed {seed}");
+    seed
 }
 
 #[tokio::test]

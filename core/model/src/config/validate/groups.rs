@@ -35,9 +35,8 @@ pub(crate) fn report_cycles(findings: &mut Findings<'_>, edges: &Edges) {
             };
             *next += 1;
             if let Some(depth) = on_path.get(child) {
-                let names: Vec<&str> = path[*depth..].iter().map(|(name, _)| name.as_str()).collect();
-                let cycle = print_cycle(&names, &mut printed);
-                let hint = if names.len() == 1 {
+                let cycle = print_cycle(&path[*depth..], &mut printed);
+                let hint = if child == group {
                     "remove it from its own members".to_owned()
                 } else {
                     format!("remove {:?} from the members of {:?}", child.as_str(), group.as_str())
@@ -52,14 +51,19 @@ pub(crate) fn report_cycles(findings: &mut Findings<'_>, edges: &Edges) {
     }
 }
 
-fn print_cycle(names: &[&str], printed: &mut usize) -> String {
-    let first = names.first().copied().unwrap_or_default();
-    *printed += names.len();
-    if *printed > MAX_PRINTED && names.len() > 20 {
-        let end = names[names.len() - 10..].join(" -> ");
-        return format!("{} -> … {} more … -> {end} -> {first}", names[..10].join(" -> "), names.len() - 20);
+fn print_cycle(path: &[(&GroupName, usize)], printed: &mut usize) -> String {
+    let join = |path: &[(&GroupName, usize)]| {
+        path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" -> ")
+    };
+    let first = path.first().map(|(name, _)| name.as_str()).unwrap_or_default();
+    if path.len() > 20 {
+        if *printed + path.len() > MAX_PRINTED {
+            let (start, end) = (join(&path[..10]), join(&path[path.len() - 10..]));
+            return format!("{start} -> … {} more … -> {end} -> {first}", path.len() - 20);
+        }
+        *printed += path.len();
     }
-    format!("{} -> {first}", names.join(" -> "))
+    format!("{} -> {first}", join(path))
 }
 
 /// Sets of identities as bits, so that ten thousand lists over ten thousand machines compare in a moment.

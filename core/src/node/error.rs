@@ -1,22 +1,19 @@
-//! The umbrella over every module's error, for the fronts.
+//! What can go wrong in a node: the umbrella over the layers beneath it.
 
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::wire::WireError;
 
-use crate::api::FailedView;
 use crate::cluster::ClusterError;
 use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::p2p::P2pError;
 
-/// Whatever an operation of malai failed with.
-///
-/// `Display` is one line; [`Error::hint`] says what to do; `std::error::Error::source` gives what lies beneath.
+/// Whatever a node failed with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum NodeError {
     /// The home directory.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -36,16 +33,9 @@ pub enum Error {
     #[cfg(all(feature = "host", unix))]
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
-    /// The daemon.
-    #[cfg(feature = "daemon")]
-    #[error(transparent)]
-    Daemon(#[from] crate::daemon::DaemonError),
-    /// The daemon, or the node in this process, answered with a failure.
-    #[error("{}", malai_model::text::escape_control(&.0.error.message))]
-    Failed(Box<FailedView>),
 }
 
-impl Error {
+impl NodeError {
     /// Returns the stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -56,9 +46,6 @@ impl Error {
             Self::Exec(error) => error.code(),
             #[cfg(feature = "host")]
             Self::Host(error) => error.code(),
-            #[cfg(feature = "daemon")]
-            Self::Daemon(error) => error.code(),
-            Self::Failed(failed) => failed.error.code,
         }
     }
 
@@ -77,9 +64,6 @@ impl Error {
             Self::Exec(error) => error.hint(),
             #[cfg(feature = "host")]
             Self::Host(error) => error.hint(),
-            #[cfg(feature = "daemon")]
-            Self::Daemon(error) => error.hint(),
-            Self::Failed(failed) => failed.error.hint.clone(),
         }
     }
 
@@ -87,20 +71,12 @@ impl Error {
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         match self {
             Self::Cluster(error) => error.diagnostics(),
-            Self::Failed(failed) => failed.diagnostics.clone(),
             _ => Vec::new(),
         }
     }
 
     /// Turns it into what crosses the wire and the daemon's socket: the causes are folded into the message.
     pub fn to_wire(&self) -> WireError {
-        let mut message = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        WireError { code: self.code(), message, hint: self.hint() }
+        WireError::of(self.code(), self, self.hint())
     }
 }

@@ -1,11 +1,11 @@
 //! What a front is shown. These types are the schema of `--json` output and of the daemon's socket: fields are only
 //! added, never renamed.
 
+use crate::diagnostic::Diagnostic;
+use crate::id::Id52;
+use crate::name::{ClusterAlias, MachineName};
+use crate::wire::WireError;
 use jiff::Timestamp;
-use malai_model::diagnostic::Diagnostic;
-use malai_model::id::Id52;
-use malai_model::name::{ClusterAlias, MachineName};
-use malai_model::wire::WireError;
 use serde::{Deserialize, Serialize};
 
 /// The version of the `--json` schema and of the socket's messages.
@@ -14,7 +14,6 @@ pub const SCHEMA: u32 = 1;
 /// The answer to an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum ApiReply {
     /// A cluster.
     Cluster(ClusterView),
@@ -244,8 +243,8 @@ pub struct ConnectionView {
     pub cluster: ClusterAlias,
     /// Who.
     pub peer: Id52,
-    /// Its name, if it has one.
-    pub machine: Option<MachineName>,
+    /// Its name in the cluster, or `cluster-manager`.
+    pub name: Option<String>,
     /// `in` or `out`: who opened it.
     pub direction: String,
     /// Where it is now.

@@ -1,15 +1,15 @@
 //! What a front can ask for, as data: the same over the daemon's socket and in one process.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use malai_model::id::Id52;
-use malai_model::name::{ClusterAlias, GroupName, MachineName};
+use crate::id::Id52;
+use crate::name::{ClusterAlias, GroupName, MachineName};
 use serde::{Deserialize, Serialize};
 
 /// One operation. The daemon's socket carries it as a line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum ApiRequest {
     /// Makes a cluster; this device becomes its manager. Answered by `Cluster`.
     InitCluster {
@@ -107,4 +107,34 @@ pub enum JoinVia {
     Invite(String),
     /// The root itself: nothing is registered, the manager pastes an entry.
     Manager(Id52),
+}
+
+/// A program to run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The address and the program's words.
+    pub words: Vec<String>,
+    /// What a single word with blanks means.
+    #[serde(default, skip_serializing_if = "SingleWord::is_typed")]
+    pub single_word: SingleWord,
+    /// `TERM`, `LANG` and `LC_*` of the caller.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// What one word with blanks after an address means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SingleWord {
+    /// A person typed it: it is split as a shell would.
+    #[default]
+    Split,
+    /// A program made it: it is the program's name as it stands.
+    Keep,
+}
+
+impl SingleWord {
+    fn is_typed(&self) -> bool {
+        *self == Self::Split
+    }
 }

@@ -1,0 +1,12 @@
+//! What a front asks of a home, and what it is shown: over the daemon's socket, as `--json`, and in one process alike.
+
+mod request;
+mod view;
+
+pub use request::{
+    ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules, RunRequest, SingleWord,
+};
+pub use view::{
+    ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
+    MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, StatusView, SyncView,
+};

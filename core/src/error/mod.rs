@@ -1,0 +1,93 @@
+//! The umbrella for the fronts: everything that an operation of malai can fail with.
+
+use malai_model::code::{ErrorCode, ErrorKind};
+use malai_model::diagnostic::Diagnostic;
+
+#[cfg(all(feature = "daemon", unix))]
+mod socket;
+
+#[cfg(all(feature = "daemon", unix))]
+pub use socket::SocketError;
+
+use crate::exec::ExecError;
+use crate::home::HomeError;
+use crate::identity::IdentityError;
+use crate::node::NodeError;
+
+/// Whatever an operation of malai failed with.
+///
+/// `Display` reads after "failed to"; [`Error::hint`] says what to do; `std::error::Error::source` gives what lies
+/// beneath.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// In this process.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Talking to the daemon.
+    #[cfg(all(feature = "daemon", unix))]
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The operation was asked for and answered with a failure.
+    #[error("{}", malai_model::text::escape_control(&.0.error.message))]
+    Failed(Box<malai_model::wire::local::FailedView>),
+    /// The answer is one to another question.
+    #[error("understand the answer: it is one to another question")]
+    OutOfTurn,
+}
+
+impl Error {
+    /// Returns the stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Node(error) => error.code(),
+            #[cfg(all(feature = "daemon", unix))]
+            Self::Socket(error) => error.code(),
+            Self::Failed(failed) => failed.error.code,
+            Self::OutOfTurn => ErrorCode::DaemonUnanswered,
+        }
+    }
+
+    /// Returns what sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.code().kind()
+    }
+
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Node(error) => error.hint(),
+            #[cfg(all(feature = "daemon", unix))]
+            Self::Socket(error) => error.hint(),
+            Self::Failed(failed) => failed.error.hint.clone(),
+            Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
+        }
+    }
+
+    /// Returns what is wrong with files, if that is why.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        match self {
+            Self::Node(error) => error.diagnostics(),
+            Self::Failed(failed) => failed.diagnostics.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl From<HomeError> for Error {
+    fn from(error: HomeError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<IdentityError> for Error {
+    fn from(error: IdentityError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<ExecError> for Error {
+    fn from(error: ExecError) -> Self {
+        Self::Node(error.into())
+    }
+}
