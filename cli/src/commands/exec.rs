@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use malai_core::Bytes;
-use malai_core::api::{CommandEvent, CommandInput, RunRequest};
+use malai_core::api::{Client, CommandEvent, CommandInput, CommandOutput, RunRequest};
 use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
@@ -22,6 +22,13 @@ const BROKEN_PIPE: u8 = 128 + 13;
 /// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
 pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     let client = context.client().await?;
+    let outcome = run(context, &client, words).await;
+    // Failed or not, the target learns at once that this caller is gone.
+    client.close().await;
+    outcome
+}
+
+async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
     let request = RunRequest { words: words.to_vec(), env: context.env.locale.clone() };
     let command = tokio::select! {
@@ -29,37 +36,47 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
         // Nothing runs yet: give up as any program would.
         signal = signals.next() => return Ok(128 + number(signal)),
     };
-    let mut output = command.output;
-    let control = command.control;
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
     start_stdin(&scope, command.input);
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
-    let status = loop {
-        let event = tokio::select! {
-            event = output.next() => event.map_err(malai_core::Error::from)?,
+    let mut passing = std::pin::pin!(pass_on(command.output, writer));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut passing => break outcome,
             signal = signals.next() => {
-                control.signal(signal).await.map_err(malai_core::Error::from)?;
-                continue;
+                // If it does not arrive the command is over or lost, which its output tells.
+                if let Err(error) = command.control.signal(signal).await {
+                    tracing::debug!(%error, "a signal did not arrive");
+                }
             }
-        };
-        let written = match event {
-            CommandEvent::Stdout(bytes) => writer.write(Target::Stdout, bytes).await,
-            CommandEvent::Stderr(bytes) => writer.write(Target::Stderr, bytes).await,
-            CommandEvent::Ended(end) => match writer.finish().await {
-                Ok(()) => break end.shell_status(),
-                Err(ReaderGone) => break BROKEN_PIPE,
-            },
-        };
-        if written.is_err() {
-            // As in a local pipe: `malai web01.company yes | head` ends both.
-            break BROKEN_PIPE;
         }
     };
     scope.stop();
-    drop((output, control));
-    client.close().await;
-    Ok(status)
+    outcome
+}
+
+/// Writes a command's output until it ends. Returns its status.
+async fn pass_on(mut output: CommandOutput, writer: Writer) -> Outcome {
+    loop {
+        let written = match output.next().await {
+            Ok(CommandEvent::Stdout(bytes)) => writer.write(Target::Stdout, bytes).await,
+            Ok(CommandEvent::Stderr(bytes)) => writer.write(Target::Stderr, bytes).await,
+            Ok(CommandEvent::Ended(end)) => {
+                let written = writer.finish().await;
+                return Ok(if written.is_ok() { end.shell_status() } else { BROKEN_PIPE });
+            }
+            Err(error) => {
+                // What came before the failure is the command's, and stands before the failure's own words.
+                _ = writer.finish().await;
+                return Err(malai_core::Error::from(error).into());
+            }
+        };
+        if written.is_err() {
+            // As in a local pipe: `malai web01.company yes | head` ends both.
+            return Ok(BROKEN_PIPE);
+        }
+    }
 }
 
 fn number(signal: Signal) -> u8 {

@@ -91,6 +91,7 @@ pub async fn answer_pull(stream: Stream, text: Option<&str>) -> Result<Option<u6
 pub async fn fetch_config<F>(
     connection: &Connection,
     have: Option<ConfigHave>,
+    listening: bool,
     limit: usize,
     take: impl FnOnce(String) -> F,
 ) -> Result<Option<u64>, ClusterError>
@@ -99,7 +100,7 @@ where
 {
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
-        sender.send_message(&Request::PullConfig { have }).await?;
+        sender.send_message(&Request::PullConfig { have, listening }).await?;
         let length = match receiver.message::<PullReply>().await? {
             Some(PullReply::Current {}) => return Ok(None),
             Some(PullReply::Config { length }) => length,

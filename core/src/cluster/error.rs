@@ -171,7 +171,7 @@ pub enum ClusterError {
     #[error("reach {0}: this home is no member of that cluster")]
     ForeignCluster(String),
     /// An address without a program behind it.
-    #[error("run nothing on {machine}: a program is missing")]
+    #[error("run a program on {machine}: none was named")]
     NoProgram {
         /// The address as it was typed.
         machine: String,
@@ -264,7 +264,9 @@ impl ClusterError {
                     .as_deref()
                     .map(|hint| malai_model::text::escape_control(hint).into_owned());
             }
-            Self::Config { .. } => "mend what is listed above; the rules in force are untouched".to_owned(),
+            Self::Config { .. } => {
+                "mend what is listed above and try again; what was in force before still is".to_owned()
+            }
             Self::Exists(_) => "choose another alias, or look with `malai info`".to_owned(),
             Self::Unknown { known, .. } if known.is_empty() => {
                 "make one with `malai cluster init`, or join one with `malai machine init`".to_owned()

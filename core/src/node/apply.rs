@@ -101,6 +101,7 @@ impl Node {
             return Ok(RescanView { clusters, warnings, deliveries });
         }
         let loaded = self.blocking(Self::load_all).await?;
+        self.inner.work.limit(device.limits.sessions_per_peer as usize, device.limits.sessions as usize);
         *self.inner.device.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(device);
         let aliases: Vec<ClusterAlias> = loaded.iter().map(|cluster| cluster.alias.clone()).collect();
         for (alias, member) in self.members() {

@@ -1,14 +1,16 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
 use super::work::{Share, Ticket};
 use super::{Member, Node, NodeError};
-use crate::cluster::{self, ClusterError};
+use crate::cluster::{self, ClusterError, RunDenied};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
 use crate::p2p::{CloseReason, Connection, P2pError, Protocol, Serve, Stream, stream_code};
@@ -41,9 +43,6 @@ impl Node {
             connection.close(CloseReason::not_admitted());
             return;
         }
-        if let Some(address) = connection.remote_address() {
-            self.inner.peers.remember(&peer, address, self.now());
-        }
         tracing::debug!(cluster = %member.alias(), %peer, "a peer connected");
         loop {
             let stream = match connection.accept_stream().await {
@@ -70,15 +69,18 @@ impl Node {
             };
             let (node, member) = (self.clone(), Arc::clone(member));
             let scope = member.scope.clone();
-            scope.spawn("request", async move { node.serve_stream(&member, peer, stream, ticket).await });
+            let from = connection.remote_address();
+            scope.spawn("request", async move {
+                node.serve_stream(&member, Asker { peer, from }, stream, ticket).await
+            });
         }
     }
 
-    async fn serve_stream(&self, member: &Arc<Member>, peer: Id52, mut stream: Stream, ticket: Ticket) {
+    async fn serve_stream(&self, member: &Arc<Member>, asker: Asker, mut stream: Stream, ticket: Ticket) {
         let first =
             tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
-            Ok(Ok(Some(request))) => self.serve_request(member, peer, stream, request, ticket).await,
+            Ok(Ok(Some(request))) => self.serve_request(member, asker, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
                 let told = WireError {
@@ -95,18 +97,19 @@ impl Node {
             }
         };
         if let Err(problem) = served {
-            tracing::info!(cluster = %member.alias(), %peer, "a request ended: {problem}");
+            tracing::info!(cluster = %member.alias(), peer = %asker.peer, "a request ended: {problem}");
         }
     }
 
     async fn serve_request(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         stream: Stream,
         request: Request,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        let Asker { peer, from } = asker;
         match request {
             Request::Ping {} => {
                 let pong = Notice::Pong { version: self.inner.options.version.to_owned() };
@@ -116,7 +119,13 @@ impl Node {
             }
             Request::Exec(request) => self.serve_exec(member, peer, stream, request, ticket).await,
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
-            Request::PullConfig { have } => self.serve_pull(member, peer, stream, have).await,
+            Request::PullConfig { have, listening } => {
+                // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
+                if listening && let Some(address) = from {
+                    self.inner.peers.remember(&peer, address, self.now());
+                }
+                self.serve_pull(member, peer, stream, have).await
+            }
             _ => {
                 refuse(stream, unsupported()).await;
                 Ok(())
@@ -155,7 +164,7 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
-                refuse(stream, denied_to_caller(&word)).await;
+                refuse(stream, denied_to_caller(&word, &denied, loaded.own_name.as_ref())).await;
                 return Ok(());
             }
         };
@@ -266,6 +275,13 @@ impl Node {
     }
 }
 
+/// Who asks, as the connection says.
+#[derive(Clone, Copy)]
+struct Asker {
+    peer: Id52,
+    from: Option<SocketAddr>,
+}
+
 /// Why a request was not served to its end; for the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeProblem {
@@ -303,10 +319,16 @@ fn unsupported() -> WireError {
 }
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
-fn denied_to_caller(word: &str) -> WireError {
+fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+    let here = own.map_or("that machine", MachineName::as_str);
+    let hint = if denied.is_ceiling() {
+        format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
+    } else {
+        format!("ask the cluster's manager for the right; the reason is in the malai.log of {here}")
+    };
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed here"),
-        hint: Some("ask the cluster's manager for the right; the reason is in this machine's log".to_owned()),
+        message: format!("run {word:?}: not allowed on {here}"),
+        hint: Some(hint),
     }
 }

@@ -1,6 +1,7 @@
 //! What runs now for others: so that it can be counted, limited, and authorised again when the rules change.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>
 pub(crate) struct OpenWork {
     entries: Mutex<Entries>,
     changed: Notify,
-    per_peer: usize,
-    in_all: usize,
+    per_peer: AtomicUsize,
+    in_all: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -55,7 +56,18 @@ pub(crate) struct Ticket {
 
 impl OpenWork {
     pub(crate) fn new(per_peer: usize, in_all: usize) -> Self {
-        Self { entries: Mutex::default(), changed: Notify::new(), per_peer, in_all }
+        Self {
+            entries: Mutex::default(),
+            changed: Notify::new(),
+            per_peer: AtomicUsize::new(per_peer),
+            in_all: AtomicUsize::new(in_all),
+        }
+    }
+
+    /// Changes the limits; what is open stays.
+    pub(crate) fn limit(&self, per_peer: usize, in_all: usize) {
+        self.per_peer.store(per_peer, Ordering::Relaxed);
+        self.in_all.store(in_all, Ordering::Relaxed);
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
@@ -67,8 +79,8 @@ impl OpenWork {
     ) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        let full = share == Share::Common && entries.open.len() >= self.in_all;
-        if of_peer >= self.per_peer || full {
+        let full = share == Share::Common && entries.open.len() >= self.in_all.load(Ordering::Relaxed);
+        if of_peer >= self.per_peer.load(Ordering::Relaxed) || full {
             return None;
         }
         let number = entries.next;
