@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 mod configs;
+mod distribution;
 mod harness;
 mod joining;
 mod limits;
