@@ -30,7 +30,8 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
 
 async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
-    let request = RunRequest { words: words.to_vec(), env: context.env.locale.clone() };
+    let request =
+        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
     let command = tokio::select! {
         command = client.run(request) => command?,
         // Nothing runs yet: give up as any program would.

@@ -188,9 +188,6 @@ pub enum ClusterError {
     /// Too many wrong tokens came from there.
     #[error("register: too many failed attempts, locked out for {} s", .0.as_secs())]
     LockedOut(std::time::Duration),
-    /// The client failed to start, and said why then.
-    #[error("use this client: it failed to start")]
-    Closed,
     /// A config that came from the network was not taken.
     #[error("take the config: {0}")]
     ConfigRefused(SignedConfigProblem),
@@ -244,7 +241,6 @@ impl ClusterError {
             Self::TooMuchAtOnce => ErrorCode::LimitReached,
             Self::Panicked(_) => ErrorCode::Internal,
             Self::LockedOut(_) => ErrorCode::PeerLockedOut,
-            Self::Closed => ErrorCode::Cancelled,
             Self::ConfigRefused(problem) => problem.code(),
             Self::OutOfTurn(_) => ErrorCode::WireMalformed,
             Self::JoinRefused(error) | Self::Remote(error) => error.code,
@@ -318,8 +314,7 @@ impl ClusterError {
             | Self::OutOfTurn(_)
             | Self::Several(_)
             | Self::CannotHost
-            | Self::Panicked(_)
-            | Self::Closed => return None,
+            | Self::Panicked(_) => return None,
         };
         Some(text)
     }

@@ -2,6 +2,7 @@
 
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
+use malai_model::wire::WireError;
 
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
@@ -67,6 +68,11 @@ impl Error {
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
             Self::Closed => None,
         }
+    }
+
+    /// Folds it and what lies beneath into what crosses a boundary.
+    pub fn to_wire(&self) -> WireError {
+        WireError::of(self.code(), self, self.hint())
     }
 
     /// Returns what is wrong with files, if that is why.

@@ -14,7 +14,7 @@ use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
 use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Serve};
-use malai_model::wire::local::RunRequest;
+use malai_model::wire::local::{RunRequest, SingleWord};
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed.
@@ -82,7 +82,7 @@ impl Node {
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
-        let (member, target, argv) = self.find(&request.words).await?;
+        let (member, target, argv) = self.find(&request.words, request.single_word).await?;
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
         }
@@ -129,10 +129,19 @@ impl Node {
 
     /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
     /// the manager is asked once, since it may have been added meanwhile.
-    async fn find(&self, words: &[String]) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
+    async fn find(
+        &self,
+        words: &[String],
+        single_word: SingleWord,
+    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
         let known = self.known_clusters()?;
         let device = self.device();
-        let (found, argv) = resolve(words, &device.aliases, &known).map_err(ClusterError::from)?;
+        let (to_resolve, as_they_are) = match single_word {
+            SingleWord::Split => (words, &[][..]),
+            SingleWord::Keep => words.split_at(words.len().min(1)),
+        };
+        let (found, mut argv) = resolve(to_resolve, &device.aliases, &known).map_err(ClusterError::from)?;
+        argv.extend_from_slice(as_they_are);
         let ClusterRef::Known(cluster) = found.cluster else {
             return Err(ClusterError::ForeignCluster(found.to_string()).into());
         };

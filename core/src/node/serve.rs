@@ -1,16 +1,21 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+#[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
 use super::work::{Share, Ticket};
 use super::{Member, Node, NodeError};
-use crate::cluster::{self, ClusterError, RunDenied};
+#[cfg(all(feature = "host", unix))]
+use crate::cluster::RunDenied;
+use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
 use crate::p2p::{CloseReason, Connection, P2pError, Protocol, Serve, Stream, stream_code};
@@ -319,6 +324,7 @@ fn unsupported() -> WireError {
 }
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
+#[cfg(all(feature = "host", unix))]
 fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
     let here = own.map_or("that machine", MachineName::as_str);
     let hint = if denied.is_ceiling() {

@@ -51,6 +51,7 @@ pub(crate) struct Ticket {
     work: Arc<OpenWork>,
     number: u64,
     /// Cancelled when the right is taken away.
+    #[cfg(all(feature = "host", unix))]
     pub(crate) revoked: CancellationToken,
 }
 
@@ -89,7 +90,12 @@ impl OpenWork {
         let entry = Entry { cluster: cluster.clone(), peer, revoked: revoked.clone(), allowed: None };
         entries.open.insert(number, entry);
         entries.by_peer.insert(peer, of_peer + 1);
-        Some(Ticket { work: Arc::clone(self), number, revoked })
+        Some(Ticket {
+            work: Arc::clone(self),
+            number,
+            #[cfg(all(feature = "host", unix))]
+            revoked,
+        })
     }
 
     /// Asks every open request of a cluster whether it is still allowed, and ends those that are not. Returns how many
@@ -142,6 +148,8 @@ impl OpenWork {
     }
 }
 
+/// Only commands stay open for long enough to be authorised again.
+#[cfg(all(feature = "host", unix))]
 impl Ticket {
     /// Says under which rules the request may stay open. Call it *before* deciding by the rules in force: then a change
     /// that comes between is seen by one or the other.

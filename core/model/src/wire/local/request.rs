@@ -114,7 +114,21 @@ pub enum JoinVia {
 pub struct RunRequest {
     /// The address and the program's words.
     pub words: Vec<String>,
+    /// What a single word with blanks means.
+    #[serde(default)]
+    pub single_word: SingleWord,
     /// `TERM`, `LANG` and `LC_*` of the caller.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+}
+
+/// What one word with blanks after an address means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SingleWord {
+    /// A person typed it: it is split as a shell would.
+    #[default]
+    Split,
+    /// A program made it: it is the program's name as it stands.
+    Keep,
 }
