@@ -23,6 +23,8 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 /// How often what became of deliveries is written, at most, while many are under way.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 
+/// How long after a delivery that changed the plan it is made anew; others may have ended by then.
+const PLAN_SOON: Duration = Duration::from_millis(50);
 /// How long after a failure of this device's own it is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -30,9 +32,17 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Round {
     under_way: BTreeSet<Id52>,
+    /// Of those, who should have something newer already.
+    again: BTreeSet<Id52>,
     tried: usize,
     taken: usize,
     saved: Option<Instant>,
+}
+
+/// What a delivery's end means for the plan.
+enum Next {
+    AsPlanned,
+    PlanSoon,
 }
 
 /// What became of one delivery.
@@ -58,12 +68,21 @@ impl Node {
                     AFTER_FAILURE
                 }
             };
-            tokio::select! {
-                () = member.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
-                Some(sent) = sending.join_next() => {
-                    if let Err(error) = self.sent(&member, sent, &mut round, sending.is_empty()).await {
-                        tracing::error!(cluster = %member.alias(), %error, "a delivery could not be recorded");
+            let mut due = Instant::now() + wait;
+            // A plan costs more the more machines there are: one that took its config is no reason for another.
+            loop {
+                tokio::select! {
+                    () = member.wake.notified() => break,
+                    () = tokio::time::sleep_until(due) => break,
+                    Some(sent) = sending.join_next() => {
+                        match self.sent(&member, sent, &mut round, sending.is_empty()).await {
+                            Ok(Next::AsPlanned) => {}
+                            Ok(Next::PlanSoon) => due = due.min(Instant::now() + PLAN_SOON),
+                            Err(error) => {
+                                tracing::error!(cluster = %member.alias(), %error, "a delivery could not be recorded");
+                                due = due.min(Instant::now() + AFTER_FAILURE);
+                            }
+                        }
                     }
                 }
             }
@@ -92,6 +111,7 @@ impl Node {
         for delivery in plan.deliveries {
             // What a machine is sent now may be old already: when it is through, the next plan says so.
             if !round.under_way.insert(delivery.id52) {
+                round.again.insert(delivery.id52);
                 continue;
             }
             let (node, member, permits) = (self.clone(), Arc::clone(member), Arc::clone(permits));
@@ -113,7 +133,7 @@ impl Node {
         sent: Result<(Delivery, Outcome), JoinError>,
         round: &mut Round,
         last: bool,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<Next, ClusterError> {
         let (delivery, outcome) = match sent {
             Ok(sent) => sent,
             Err(panic) => {
@@ -123,6 +143,10 @@ impl Node {
             }
         };
         round.under_way.remove(&delivery.id52);
+        let next = match outcome {
+            Outcome::Accepted if !round.again.remove(&delivery.id52) => Next::AsPlanned,
+            _ => Next::PlanSoon,
+        };
         round.tried += 1;
         round.taken += usize::from(matches!(outcome, Outcome::Accepted));
         let mut state = self.state(member).await?;
@@ -138,7 +162,7 @@ impl Node {
             );
             *round = Round::default();
         }
-        Ok(())
+        Ok(next)
     }
 
     async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {
