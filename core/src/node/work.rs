@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::LoadedCluster;
 
+/// Requests that a manager may have open beyond the limits: for its configs.
+const MANAGER_RESERVE: usize = 16;
+
 /// Whether an open request is still allowed under given rules.
 pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>;
 
@@ -50,19 +53,33 @@ impl OpenWork {
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
-    pub(crate) fn enter(self: &Arc<Self>, cluster: &ClusterAlias, peer: Id52) -> Option<Ticket> {
+    ///
+    /// What members have open never keeps the manager out: the config that ends it would not arrive. Even the manager's
+    /// own commands leave room for that.
+    pub(crate) fn enter(self: &Arc<Self>, loaded: &LoadedCluster, peer: Id52) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        if of_peer >= self.per_peer || entries.open.len() >= self.in_all {
+        let room = if loaded.manager == Some(peer) {
+            of_peer < self.per_peer + MANAGER_RESERVE
+        } else {
+            of_peer < self.per_peer && entries.open.len() < self.in_all
+        };
+        if !room {
             return None;
         }
         let number = entries.next;
         entries.next += 1;
         let revoked = CancellationToken::new();
-        let entry = Entry { cluster: cluster.clone(), peer, revoked: revoked.clone(), allowed: None };
+        let entry = Entry { cluster: loaded.alias.clone(), peer, revoked: revoked.clone(), allowed: None };
         entries.open.insert(number, entry);
         entries.by_peer.insert(peer, of_peer + 1);
         Some(Ticket { work: Arc::clone(self), number, revoked })
+    }
+
+    /// Whether a peer has as many requests open as it may have commands.
+    pub(crate) fn is_full(&self, peer: &Id52) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_peer.get(peer).copied().unwrap_or(0) > self.per_peer || entries.open.len() > self.in_all
     }
 
     /// Asks every open request of a cluster whether it is still allowed, and ends those that are not. Returns how many
