@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use malai_core::Bytes;
-use malai_core::api::{CommandEvent, CommandInput, RunRequest};
+use malai_core::api::{CommandControl, CommandEvent, CommandInput, RunRequest};
 use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
@@ -34,32 +34,49 @@ pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
     start_stdin(&scope, command.input);
-    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let mut writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let status = loop {
         let event = tokio::select! {
             event = output.next() => event.map_err(malai_core::Error::from)?,
-            signal = signals.next() => {
-                control.signal(signal).await.map_err(malai_core::Error::from)?;
-                continue;
-            }
-        };
-        let written = match event {
-            CommandEvent::Stdout(bytes) => writer.write(Target::Stdout, bytes).await,
-            CommandEvent::Stderr(bytes) => writer.write(Target::Stderr, bytes).await,
-            CommandEvent::Ended(end) => match writer.finish().await {
-                Ok(()) => break end.shell_status(),
-                Err(ReaderGone) => break BROKEN_PIPE,
+            signal = signals.next() => match pass_on(signal, &control).await? {
+                Some(status) => break status,
+                None => continue,
             },
         };
-        if written.is_err() {
-            // As in a local pipe: `malai web01.company yes | head` ends both.
-            break BROKEN_PIPE;
+        let ended = matches!(event, CommandEvent::Ended(_));
+        let mut write = std::pin::pin!(writer.take(event));
+        // A reader that pauses (`| less`) must not keep Ctrl-C from the command.
+        let written = loop {
+            tokio::select! {
+                written = &mut write => break written?,
+                signal = signals.next() => {
+                    let status =
+                        if ended { Some(128 + number(signal)) } else { pass_on(signal, &control).await? };
+                    if status.is_some() {
+                        break status;
+                    }
+                }
+            }
+        };
+        if let Some(status) = written {
+            break status;
         }
     };
     scope.stop();
     drop((output, control));
     client.close().await;
     Ok(status)
+}
+
+/// Passes a signal on. Returns the status to end with if it ends this process too.
+async fn pass_on(signal: Signal, control: &CommandControl) -> Result<Option<u8>, Failure> {
+    if signal == Signal::Hup {
+        // The terminal is gone, and with it whoever could end a command that ignores this. Once this process is lost the
+        // machine hangs the command up, and kills it if it does not heed that.
+        return Ok(Some(128 + number(signal)));
+    }
+    control.signal(signal).await.map_err(malai_core::Error::from)?;
+    Ok(None)
 }
 
 fn number(signal: Signal) -> u8 {
@@ -113,8 +130,8 @@ enum Target {
 
 /// Writes output on a thread.
 struct Writer {
-    blocks: mpsc::Sender<(Target, Bytes)>,
-    done: tokio::sync::oneshot::Receiver<()>,
+    blocks: Option<mpsc::Sender<(Target, Bytes)>>,
+    done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
 impl Writer {
@@ -125,30 +142,41 @@ impl Writer {
         let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         let mut stderr = std::io::stderr();
         std::thread::spawn(move || {
-            while let Some((target, block)) = waiting.blocking_recv() {
+            let mut written = Ok(());
+            while let (Ok(()), Some((target, block))) = (&written, waiting.blocking_recv()) {
                 match target {
-                    Target::Stdout if stdout.write_all(&block).is_err() => return,
-                    Target::Stdout => {}
+                    Target::Stdout => written = stdout.write_all(&block),
                     // Whoever closed stderr does not want it.
                     Target::Stderr => _ = stderr.write_all(&block),
                 }
             }
-            _ = tell.send(());
+            // If nobody asks how it went this process is about to end.
+            _ = tell.send(written);
         });
-        Ok(Self { blocks, done })
+        Ok(Self { blocks: Some(blocks), done })
     }
 
-    /// Hands over a block; fails when nobody reads stdout any more.
-    async fn write(&self, target: Target, block: Bytes) -> Result<(), ReaderGone> {
-        self.blocks.send((target, block)).await.map_err(|_| ReaderGone)
-    }
-
-    /// Waits until everything is written.
-    async fn finish(self) -> Result<(), ReaderGone> {
-        drop(self.blocks);
-        self.done.await.map_err(|_| ReaderGone)
+    /// Takes what the command did. Returns the status to end with, if that was its end or nobody reads stdout any more:
+    /// `malai web01.company yes | head` ends both, as in a local pipe.
+    async fn take(&mut self, event: CommandEvent) -> Result<Option<u8>, Failure> {
+        let (block, status) = match event {
+            CommandEvent::Stdout(bytes) => (Some((Target::Stdout, bytes)), None),
+            CommandEvent::Stderr(bytes) => (Some((Target::Stderr, bytes)), None),
+            CommandEvent::Ended(end) => (None, Some(end.shell_status())),
+        };
+        if let (Some(block), Some(blocks)) = (block, &self.blocks)
+            && blocks.send(block).await.is_ok()
+        {
+            return Ok(None);
+        }
+        // It is over, or stdout takes nothing more: the thread says which.
+        self.blocks = None;
+        match (&mut self.done).await {
+            Ok(Ok(())) => Ok(status),
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::local("write the output of the command", &error))
+            }
+            Ok(Err(_)) | Err(_) => Ok(Some(BROKEN_PIPE)),
+        }
     }
 }
-
-/// The reader of our stdout is gone: what a program gets SIGPIPE for.
-struct ReaderGone;
