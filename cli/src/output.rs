@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use malai_core::api::SCHEMA;
 use malai_core::model::diagnostic::Diagnostic;
+use malai_core::model::text::escape_control;
 use serde::Serialize;
 
 use crate::env::Env;
@@ -77,12 +78,16 @@ impl Output {
             return;
         }
         self.diagnostics(&failure.diagnostics);
-        self.note(&format!("{} failed to {}", self.paint("error:", "31"), failure.message));
+        // Whatever a peer or a file put into it: nothing but what is painted here may act on the terminal.
+        let line = |head: &str, colour: &str, text: &str| {
+            self.note(&format!("{} {}", self.paint(head, colour), escape_control(text)));
+        };
+        line("error:", "31", &format!("failed to {}", failure.message));
         for cause in &failure.causes {
-            self.note(&format!("{} {cause}", self.paint("caused by:", "31")));
+            line("caused by:", "31", cause);
         }
         if let Some(hint) = &failure.hint {
-            self.note(&format!("{} {hint}", self.paint("hint:", "36")));
+            line("hint:", "36", hint);
         }
     }
 

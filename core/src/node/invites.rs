@@ -19,8 +19,8 @@ use crate::timeouts;
 use malai_model::wire::local::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
 
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How many joiners one invite serves at once; the rest wait in the handshake.
-const JOINERS_AT_ONCE: usize = 16;
+/// How many joiners one invite serves at once: each costs little, and many that say nothing shall not keep others out.
+const JOINERS_AT_ONCE: usize = 256;
 
 /// An invite's own endpoint.
 pub(crate) struct InviteListener {
@@ -193,7 +193,7 @@ impl Node {
         let joiner = connection.peer();
         let mut stream = connection.accept_stream().await?;
         let Some(request) = stream.receiver.message::<JoinRequest>().await? else { return Ok(()) };
-        let source = connection.remote_address().map(|address| address.ip());
+        let source = (invite, connection.remote_address().map(|address| address.ip()));
         match self.join_as_manager(member, invite, joiner, source, request).await {
             Ok(accepted) => {
                 stream.sender.finish_with(&accepted).await?;
@@ -261,8 +261,10 @@ fn told_to_stranger(error: &ClusterError) -> WireError {
     }
 }
 
-/// Where failed attempts come from. Joiners are strangers with identities for free, so it is the address that counts.
-type Source = Option<std::net::IpAddr>;
+/// Where failed attempts come from: at which invite, from which address (none: through a relay). Joiners are strangers
+/// with identities for free, so it is the address that counts; and whoever knows one invite must not be able to lock
+/// others out of another.
+pub(super) type Source = (Id52, Option<std::net::IpAddr>);
 
 impl Node {
     fn check_lockout(&self, source: Source) -> Result<(), ClusterError> {
