@@ -17,7 +17,7 @@ macro_rules! kinds {
                 $kind {
                     /// The stable code, such as `acl.denied`. A code is never renamed and never used for something else.
                     code: String,
-                    /// What failed, with which value, in one line that is safe to show. If a config file has errors, all of
+                    /// What failed, with which value: one line that is safe to show and reads after "failed to". If a config file has errors, all of
                     /// them follow, with their places, on lines of their own.
                     message: String,
                     /// What to do about it, if malai knows.
@@ -83,7 +83,7 @@ impl From<WireError> for Failure {
 impl From<malai_core::Error> for MalaiError {
     fn from(error: malai_core::Error) -> Self {
         let findings = error.diagnostics();
-        let mut told = error.to_wire();
+        let mut told = WireError::of(error.code(), &error, error.hint());
         for finding in &findings {
             told.message.push('\n');
             told.message.push_str(&finding.render());

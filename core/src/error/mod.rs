@@ -35,9 +35,6 @@ pub enum Error {
     /// The answer is one to another question.
     #[error("understand the answer: it is one to another question")]
     OutOfTurn,
-    /// The client failed to start before, and said why then.
-    #[error("use this client: it failed to start")]
-    Closed,
 }
 
 impl Error {
@@ -49,7 +46,6 @@ impl Error {
             Self::Socket(error) => error.code(),
             Self::Failed(failed) => failed.error.code,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
-            Self::Closed => ErrorCode::Cancelled,
         }
     }
 
@@ -66,7 +62,6 @@ impl Error {
             Self::Socket(error) => error.hint(),
             Self::Failed(failed) => failed.error.hint.clone(),
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
-            Self::Closed => None,
         }
     }
 

@@ -109,13 +109,13 @@ pub enum JoinVia {
     Manager(Id52),
 }
 
-/// A program to run, as it was typed.
+/// A program to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RunRequest {
     /// The address and the program's words.
     pub words: Vec<String>,
     /// What a single word with blanks means.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "SingleWord::is_typed")]
     pub single_word: SingleWord,
     /// `TERM`, `LANG` and `LC_*` of the caller.
     #[serde(default)]
@@ -131,4 +131,10 @@ pub enum SingleWord {
     Split,
     /// A program made it: it is the program's name as it stands.
     Keep,
+}
+
+impl SingleWord {
+    fn is_typed(&self) -> bool {
+        *self == Self::Split
+    }
 }
