@@ -96,6 +96,7 @@ impl OpenWork {
     }
 
     /// Whether a peer has as many requests open as it may have commands.
+    #[cfg(all(feature = "host", unix))]
     pub(crate) fn is_full(&self, peer: &Id52) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.by_peer.get(peer).copied().unwrap_or(0) > self.per_peer.load(Ordering::Relaxed)
