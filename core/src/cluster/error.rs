@@ -176,9 +176,9 @@ pub enum ClusterError {
         /// The address as it was typed.
         machine: String,
     },
-    /// A limit of this device is reached.
-    #[error("begin: too many requests run at once")]
-    TooMuchAtOnce,
+    /// The node ends, and what was asked for was given up.
+    #[error("finish: malai ends")]
+    Stopping,
     /// A task of ours panicked.
     #[error("finish: a task panicked: {0}")]
     Panicked(String),
@@ -238,7 +238,7 @@ impl ClusterError {
             Self::Several(_) => ErrorCode::ConfigInvalid,
             Self::ForeignCluster(_) => ErrorCode::AddressUnknownCluster,
             Self::NoProgram { .. } | Self::ExpiryTooFar => ErrorCode::Usage,
-            Self::TooMuchAtOnce => ErrorCode::LimitReached,
+            Self::Stopping => ErrorCode::Cancelled,
             Self::Panicked(_) => ErrorCode::Internal,
             Self::LockedOut(_) => ErrorCode::PeerLockedOut,
             Self::ConfigRefused(problem) => problem.code(),
@@ -296,7 +296,6 @@ impl ClusterError {
                 format!("name one: malai {machine} uptime (interactive shells are not in this version yet)")
             }
             Self::ForeignCluster(_) => "join it first: `malai machine init <invite> <alias>`".to_owned(),
-            Self::TooMuchAtOnce => "wait until some have ended; see [limits] in malai.toml".to_owned(),
             Self::ExpiryTooFar => "choose a shorter time, such as 30d".to_owned(),
             Self::LockedOut(_) => "wait, then use an invite that you are sure of".to_owned(),
             Self::UnknownInvite { cluster, .. } => {
@@ -314,6 +313,7 @@ impl ClusterError {
             | Self::OutOfTurn(_)
             | Self::Several(_)
             | Self::CannotHost
+            | Self::Stopping
             | Self::Panicked(_) => return None,
         };
         Some(text)
@@ -328,15 +328,11 @@ impl ClusterError {
         }
     }
 
-    /// Puts a further problem beside others.
-    pub(crate) fn join(others: Option<Self>, more: Self) -> Self {
-        match others {
-            None => more,
-            Some(Self::Several(mut errors)) => {
-                errors.push(more);
-                Self::Several(errors)
-            }
-            Some(first) => Self::Several(vec![first, more]),
+    /// Makes one error of several; of one that one, of none none.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several(errors)),
         }
     }
 }

@@ -19,13 +19,24 @@ use super::{ClusterError, LoadedCluster};
 use crate::home::{Home, Role, WriteGuard};
 use crate::identity::{KeyRef, KeyStore, make_secret_key};
 
-/// A cluster whose `cluster.toml` was put in force.
+/// A `cluster.toml` that was found good, as it was read then: what [`apply`] puts in force is what was checked, even if
+/// somebody saves the file in between.
 #[derive(Debug)]
-pub struct Applied {
-    /// The cluster as it is now.
-    pub loaded: LoadedCluster,
-    /// Whether the text differs from the one that was in force.
-    pub changed: bool,
+pub struct Checked {
+    loaded: LoadedCluster,
+    text: String,
+}
+
+impl Checked {
+    /// The cluster as the text has it.
+    pub fn loaded(&self) -> &LoadedCluster {
+        &self.loaded
+    }
+
+    /// Gives the cluster as the text has it.
+    pub fn into_loaded(self) -> LoadedCluster {
+        self.loaded
+    }
 }
 
 /// Makes a cluster; this device becomes its manager.
@@ -87,9 +98,9 @@ fn compile(
 ///
 /// # Errors
 /// With everything that is wrong with the file.
-pub fn check(home: &Home, keys: &dyn KeyStore, alias: &ClusterAlias) -> Result<LoadedCluster, ClusterError> {
+pub fn check(home: &Home, keys: &dyn KeyStore, alias: &ClusterAlias) -> Result<Checked, ClusterError> {
     let text = required_text(home, &home.cluster_config(alias))?;
-    checked(home, keys, alias, &text)
+    Ok(Checked { loaded: checked(home, keys, alias, &text)?, text })
 }
 
 fn checked(
@@ -106,29 +117,28 @@ fn checked(
     Ok(LoadedCluster::of_master(alias.clone(), own, config, warnings))
 }
 
-/// Puts `cluster.toml` in force: from now on it is the applied text. The text that it replaces goes to the history.
+/// Puts a text that was checked in force: from now on it is the applied one. The text that it replaces goes to the
+/// history. Returns the cluster as it is now.
 ///
 /// # Errors
-/// With everything that is wrong with the file; then nothing has changed.
+/// When files cannot be written; then the old text is still the applied one.
 pub fn apply(
     home: &Home,
-    keys: &dyn KeyStore,
     guard: &WriteGuard,
-    alias: &ClusterAlias,
+    checked: Checked,
     now: Timestamp,
-) -> Result<Applied, ClusterError> {
-    let text = required_text(home, &home.cluster_config(alias))?;
-    let loaded = checked(home, keys, alias, &text)?;
+) -> Result<LoadedCluster, ClusterError> {
+    let Checked { loaded, text } = checked;
+    let alias = &loaded.alias;
     let before = home.load_text(&home.applied_config(alias))?;
-    let changed = before.as_deref() != Some(text.as_str());
-    if changed {
+    if before.as_deref() != Some(text.as_str()) {
         if let Some(before) = before {
             let name = now.strftime("%Y%m%dT%H%M%S%.3fZ.toml").to_string();
             home.write(guard, &home.history_dir(alias).join(name), before.as_bytes())?;
         }
         home.write(guard, &home.applied_config(alias), text.as_bytes())?;
     }
-    Ok(Applied { loaded, changed })
+    Ok(loaded)
 }
 
 /// A machine that was registered.
@@ -146,7 +156,8 @@ pub struct Registered {
 /// so that an edit under way loses nothing and is not put in force by the way.
 ///
 /// # Errors
-/// When the invite does not hold, or the config on disk does not compile: then the join waits.
+/// When the invite does not hold, or the config on disk does not compile: then the join waits. When the config would not
+/// hold with the new entry (an access test of its groups fails, say). Whatever is refused changes no file.
 pub fn register(
     home: &Home,
     keys: &dyn KeyStore,
@@ -183,36 +194,53 @@ pub fn register(
     if plan.edit.is_some() && settled.edit.is_some() && settled.name != plan.name {
         return Err(ClusterError::JoinsWait);
     }
+    // All that may fail for another reason than the disk comes before the first write.
+    let root = load_key(keys, KeyRef::ClusterRoot(alias.clone()), alias)?;
+    let next = load_key(keys, KeyRef::NextRoot(alias.clone()), alias)?.id52();
+    let new_disk = match &settled.edit {
+        Some(edit) => {
+            let text = add(&disk_path, &disk_text, edit)?;
+            // Only the edit under way is in the way: it may be mended.
+            compile(home, alias, &text).map_err(|_| ClusterError::JoinsWait)?;
+            Some(text)
+        }
+        None => None,
+    };
+    let new_applied = match &plan.edit {
+        Some(edit) => {
+            let text = add(&applied_path, &applied_text, edit)?;
+            Some((checked(home, keys, alias, &text)?, text))
+        }
+        None => None,
+    };
     if decision == JoinDecision::New {
         record.count(joiner);
     }
     // The book first: a crash behind it costs a use, never hands one out twice.
     save_book(home, &guard, alias, &book)?;
     let write = || {
-        if let Some(edit) = &settled.edit {
-            home.write(&guard, &disk_path, add(&disk_path, &disk_text, edit)?.as_bytes())?;
+        if let Some(text) = &new_disk {
+            home.write(&guard, &disk_path, text.as_bytes())?;
         }
-        let Some(edit) = &plan.edit else { return Ok(None) };
-        let text = add(&applied_path, &applied_text, edit)?;
-        home.write(&guard, &applied_path, text.as_bytes())?;
-        checked(home, keys, alias, &text).map(Some)
-    };
-    let loaded = match write() {
-        Ok(Some(loaded)) => loaded,
-        Ok(None) => LoadedCluster::of_master(alias.clone(), applied.manager().id52, applied, warnings),
-        Err(error) => {
-            // No crash, but a full disk, say: nobody was registered, so nothing was used.
-            if decision == JoinDecision::New
-                && let Some(record) = book.invite.get_mut(invite)
-            {
-                record.uses.retain(|used| used != joiner);
-                save_book(home, &guard, alias, &book)?;
-            }
-            return Err(error);
+        match &new_applied {
+            Some((_, text)) => home.write(&guard, &applied_path, text.as_bytes()),
+            None => Ok(()),
         }
     };
-    let root = load_key(keys, KeyRef::ClusterRoot(alias.clone()), alias)?;
-    let next = load_key(keys, KeyRef::NextRoot(alias.clone()), alias)?.id52();
+    if let Err(error) = write() {
+        // No crash, but a full disk, say: nobody was registered, so nothing was used.
+        if decision == JoinDecision::New
+            && let Some(record) = book.invite.get_mut(invite)
+        {
+            record.uses.retain(|used| used != joiner);
+            save_book(home, &guard, alias, &book)?;
+        }
+        return Err(error.into());
+    }
+    let loaded = match new_applied {
+        Some((loaded, _)) => loaded,
+        None => LoadedCluster::of_master(alias.clone(), applied.manager().id52, applied, warnings),
+    };
     let terms = JoinTerms {
         cluster_name: loaded.cluster_name.clone().unwrap_or_default(),
         machine: plan.name,

@@ -21,5 +21,5 @@ pub use join::{
 pub(crate) use loaded::find_cluster;
 pub use loaded::{LoadedCluster, Rules, RunDenied, TargetMachine};
 pub(crate) use manage::load_key;
-pub use manage::{Applied, Registered, apply, check, init_cluster, load_state, register, save_state};
+pub use manage::{Checked, Registered, apply, check, init_cluster, load_state, register, save_state};
 pub use receive::{Received, is_manager, receive_config, signed_config_in_force};

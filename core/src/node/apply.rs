@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use malai_model::name::ClusterAlias;
-
-use super::{Member, Node, NodeError, load_device};
-use crate::cluster::{self, ClusterError, LoadedCluster, Received};
-use crate::home::{ClusterDir, Role};
+use super::{Member, Mode, Node, NodeError, load_device};
+use crate::cluster::{self, Checked, ClusterError, LoadedCluster, Received};
+use crate::home::Role;
 use crate::p2p::CloseReason;
 use crate::timeouts;
 use malai_model::wire::local::RescanView;
@@ -16,15 +14,23 @@ impl Node {
     pub(super) async fn serve_all(&self) -> Result<(), NodeError> {
         let loaded = self.blocking(Self::load_all).await?;
         for cluster in loaded {
-            let member = self.adopt(cluster);
-            self.begin(&member).await?;
+            self.take_part(cluster).await?;
         }
         self.keep_peers();
         Ok(())
     }
 
-    /// Starts listening for a cluster and doing what its role asks for.
-    pub(super) async fn begin(&self, member: &Arc<Member>) -> Result<(), NodeError> {
+    /// Takes part in a cluster: listens for it and does what its role asks for. If that cannot begin the cluster is
+    /// forgotten, so that the next attempt begins anew.
+    pub(super) async fn take_part(&self, cluster: LoadedCluster) -> Result<(), NodeError> {
+        let member = self.adopt(cluster);
+        let Err(error) = self.begin(&member).await else { return Ok(()) };
+        self.forget(member.alias());
+        member.close().await;
+        Err(error)
+    }
+
+    async fn begin(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.listen(member).await?;
         let (node, cluster) = (self.clone(), Arc::clone(member));
         match member.loaded().role {
@@ -39,100 +45,133 @@ impl Node {
         Ok(())
     }
 
-    /// Loads every cluster of the home; managers' edits are applied. All problems of all files are reported at once, and
-    /// then nothing has changed.
+    /// Loads every cluster of the home; managers' edits are applied. All problems of all clusters' files are reported at
+    /// once, and then nothing has changed. Only a disk that fails between two writes leaves some clusters applied.
     fn load_all(&self) -> Result<Vec<LoadedCluster>, ClusterError> {
-        let dirs = self.home().clusters()?;
-        self.check_all(&dirs)?;
+        // Held from the reading on: what another process receives meanwhile is neither missed nor undone.
         let guard = self.home().lock_for_writing_blocking()?;
         let mut all = Vec::new();
-        for dir in &dirs {
-            all.push(match dir.role {
-                Role::Manager => {
-                    cluster::apply(self.home(), self.keys().as_ref(), &guard, &dir.alias, self.now())?.loaded
-                }
-                Role::Machine | Role::Waiting => LoadedCluster::load(self.home(), self.keys().as_ref(), dir)?,
+        for found in self.check_all()? {
+            all.push(match found {
+                Found::Managed(checked) => cluster::apply(self.home(), &guard, *checked, self.now())?,
+                Found::Member(loaded) => *loaded,
             });
         }
         Ok(all)
     }
 
-    /// Validates every cluster's files. Problems of several files become one error.
-    fn check_all(&self, dirs: &[ClusterDir]) -> Result<Vec<LoadedCluster>, ClusterError> {
+    /// Validates every cluster's files. Several problems become one error.
+    fn check_all(&self) -> Result<Vec<Found>, ClusterError> {
+        let (home, keys) = (self.home(), self.keys().as_ref());
+        let survey = home.survey_clusters()?;
+        let mut problems: Vec<ClusterError> = survey.problems.into_iter().map(ClusterError::from).collect();
         let mut all = Vec::new();
-        let mut problems = None;
-        for dir in dirs {
-            let loaded = match dir.role {
-                Role::Manager => cluster::check(self.home(), self.keys().as_ref(), &dir.alias),
-                Role::Machine | Role::Waiting => LoadedCluster::load(self.home(), self.keys().as_ref(), dir),
+        for dir in &survey.clusters {
+            let found = match dir.role {
+                Role::Manager => {
+                    cluster::check(home, keys, &dir.alias).map(|checked| Found::Managed(Box::new(checked)))
+                }
+                Role::Machine | Role::Waiting => {
+                    LoadedCluster::load(home, keys, dir).map(|loaded| Found::Member(Box::new(loaded)))
+                }
             };
-            match loaded {
-                Ok(loaded) => all.push(loaded),
-                Err(error) => problems = Some(ClusterError::join(problems, error)),
+            match found {
+                Ok(found) => all.push(found),
+                Err(error) => problems.push(error),
             }
         }
-        match problems {
+        match ClusterError::all(problems) {
             Some(problems) => Err(problems),
             None => Ok(all),
         }
     }
 
     /// Validates the files of this home and, unless `check`, puts them in force, all or nothing: clusters come, go and
-    /// change; whatever is open and no longer allowed ends.
+    /// change; whatever is open and no longer allowed ends. A node that only dials listens no more than before.
     ///
     /// # Errors
-    /// With everything that is wrong; then what was in force still is.
+    /// With everything that is wrong with the files; then what was in force still is. When a cluster that came cannot be
+    /// listened for, or a manager's record of deliveries cannot be read: then the files are in force all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the waiting alone: what was begun is done to its end.
     pub async fn rescan(&self, check: bool) -> Result<RescanView, NodeError> {
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let (device, mut warnings) = load_device(self.home())?;
-        if check {
-            let checked = self
-                .blocking(|node| {
-                    let dirs = node.home().clusters()?;
-                    node.check_all(&dirs)
-                })
-                .await?;
-            let mut deliveries = 0;
-            for loaded in &checked {
-                deliveries += self.count_deliveries(loaded)?;
-            }
-            warnings.extend(checked.iter().flat_map(|loaded| loaded.warnings.clone()));
-            let clusters = checked.into_iter().map(|loaded| loaded.alias).collect();
-            return Ok(RescanView { clusters, warnings, deliveries });
+        let node = self.clone();
+        self.to_its_end("rescan", async move {
+            let _one_at_a_time = node.inner.changing.lock().await;
+            if check { node.check_files().await } else { node.apply_files().await }
+        })
+        .await
+    }
+
+    async fn check_files(&self) -> Result<RescanView, NodeError> {
+        let (_, mut warnings) = load_device(self.home())?;
+        let checked = self.blocking(Self::check_all).await?;
+        let mut deliveries = 0;
+        let mut clusters = Vec::new();
+        for found in &checked {
+            let loaded = found.loaded();
+            deliveries += self.count_deliveries(loaded)?;
+            warnings.extend(loaded.warnings.clone());
+            clusters.push(loaded.alias.clone());
         }
+        Ok(RescanView { clusters, warnings, deliveries })
+    }
+
+    async fn apply_files(&self) -> Result<RescanView, NodeError> {
+        let (device, mut warnings) = load_device(self.home())?;
         let loaded = self.blocking(Self::load_all).await?;
         self.inner.work.limit(device.limits.sessions_per_peer as usize, device.limits.sessions as usize);
         *self.inner.device.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(device);
-        let aliases: Vec<ClusterAlias> = loaded.iter().map(|cluster| cluster.alias.clone()).collect();
-        for (alias, member) in self.members() {
-            if !aliases.contains(&alias) {
-                self.forget(&alias);
-                member.close().await;
-                tracing::info!(cluster = %alias, "the cluster is gone from this home");
-            }
-        }
-        let mut deliveries = 0;
+        let mut view = RescanView { clusters: Vec::new(), warnings: Vec::new(), deliveries: 0 };
+        let mut problems: Vec<NodeError> = Vec::new();
+        let mut gone = self.members();
+        let (mut stay, mut come) = (Vec::new(), Vec::new());
+        // Rights first: what was taken away ends before anything that may fail or take its time.
         for cluster in loaded {
+            view.clusters.push(cluster.alias.clone());
             warnings.extend(cluster.warnings.clone());
-            deliveries += self.count_deliveries(&cluster)?;
-            match self.members().get(&cluster.alias) {
-                Some(member) if member.own_id() == cluster.own_id && member.loaded().role == cluster.role => {
-                    self.install(member, cluster);
-                    self.refresh_invites(member).await;
-                    self.retry_all(member).await?;
-                    member.wake.notify_one();
+            match self.count_deliveries(&cluster) {
+                Ok(count) => view.deliveries += count,
+                Err(error) => problems.push(error.into()),
+            }
+            let same = |member: &Arc<Member>| {
+                member.own_id() == cluster.own_id && member.loaded().role == cluster.role
+            };
+            match gone.get(&cluster.alias).is_some_and(same).then(|| gone.remove(&cluster.alias)).flatten() {
+                Some(member) => {
+                    self.install(&member, cluster);
+                    stay.push(member);
                 }
-                other => {
-                    if let Some(changed) = other {
-                        self.forget(&cluster.alias);
-                        changed.close().await;
-                    }
-                    let member = self.adopt(cluster);
-                    self.begin(&member).await?;
+                None => come.push(cluster),
+            }
+        }
+        view.warnings = warnings;
+        for (alias, member) in gone {
+            self.forget(&alias);
+            member.close().await;
+            tracing::info!(cluster = %alias, "the cluster is gone from this home, or became another");
+        }
+        if self.inner.mode == Mode::Serve {
+            for member in &stay {
+                self.refresh_invites(member).await;
+                if let Err(error) = self.retry_all(member).await {
+                    problems.push(error.into());
+                }
+                member.wake.notify_one();
+            }
+            for cluster in come {
+                if let Err(error) = self.take_part(cluster).await {
+                    problems.push(error);
                 }
             }
         }
-        Ok(RescanView { clusters: aliases, warnings, deliveries })
+        let mut problems = problems.into_iter();
+        let Some(first) = problems.next() else { return Ok(view) };
+        for further in problems {
+            tracing::error!(error = %further, "the files are in force, but not everything began");
+        }
+        Err(first)
     }
 
     /// Puts rules in force and authorises again everything that is open under them.
@@ -178,9 +217,30 @@ impl Node {
     /// As [`Self::put_in_force`], off the network's threads, and one at a time, whether it was pushed or asked for: else
     /// of two that come at once the older could win. Returns the serial.
     pub(super) async fn take_config(&self, member: &Arc<Member>, text: String) -> Result<u64, ClusterError> {
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let member = Arc::clone(member);
-        self.blocking(move |node| node.put_in_force(&member, &text)).await
+        let (node, member) = (self.clone(), Arc::clone(member));
+        self.to_its_end("take config", async move {
+            let _one_at_a_time = node.inner.changing.lock().await;
+            node.blocking(move |node| node.put_in_force(&member, &text)).await
+        })
+        .await
+    }
+
+    /// Runs a change in a task of the node's, to its end also when whoever asked for it waits no more: half done it would
+    /// leave memory and disk apart, and the next change would not wait for the rest of it.
+    pub(super) async fn to_its_end<T, E>(
+        &self,
+        name: &'static str,
+        change: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<ClusterError> + Send + 'static,
+    {
+        match self.inner.scope.spawn(name, change).await {
+            Ok(Some(done)) => done,
+            Ok(None) => Err(ClusterError::Stopping.into()),
+            Err(panic) => Err(ClusterError::Panicked(panic.to_string()).into()),
+        }
     }
 
     /// Writes `peers.json` now and then.
@@ -198,5 +258,20 @@ impl Node {
                 }
             }
         });
+    }
+}
+
+/// A cluster whose files are good.
+enum Found {
+    Managed(Box<Checked>),
+    Member(Box<LoadedCluster>),
+}
+
+impl Found {
+    fn loaded(&self) -> &LoadedCluster {
+        match self {
+            Self::Managed(checked) => checked.loaded(),
+            Self::Member(loaded) => loaded,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Listening on invites: each is an identity and an endpoint of its own, so that strangers never dial the root.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -111,11 +112,13 @@ impl Node {
         Ok(ended.iter().map(|(id52, record)| invite_view(id52, record, now)).collect())
     }
 
-    /// Listens on every invite that still holds, and on no other.
+    /// Listens on every invite that has not expired, and on no other.
     pub(super) async fn refresh_invites(&self, member: &Arc<Member>) {
         if !matches!(member.loaded().rules, Rules::Master { .. }) {
             return;
         }
+        // Two at once would listen on one invite twice.
+        let _one_at_a_time = member.refreshing.lock().await;
         let alias = member.alias().clone();
         let records = match self.blocking(move |node| cluster::list_invites(node.home(), &alias)).await {
             Ok(records) => records,
@@ -125,17 +128,19 @@ impl Node {
             }
         };
         let now = self.now();
-        let wanted: Vec<Id52> =
-            records.iter().filter(|(_, record)| is_open(record, now)).map(|(id52, _)| *id52).collect();
+        let current: BTreeMap<Id52, &InviteRecord> =
+            records.iter().filter(|(_, record)| now < record.expires).map(|(id52, r)| (*id52, r)).collect();
         let ended: Vec<InviteListener> = {
             let mut listeners = member.invites.lock().unwrap_or_else(PoisonError::into_inner);
-            let over: Vec<Id52> = listeners.keys().filter(|id| !wanted.contains(id)).copied().collect();
+            let over: Vec<Id52> = listeners.keys().filter(|id| !current.contains_key(id)).copied().collect();
             over.iter().filter_map(|id| listeners.remove(id)).collect()
         };
         for listener in ended {
             listener.close().await;
         }
-        for id52 in wanted {
+        // An invite that is used up still answers those who used it. One that was revoked says so as long as this
+        // process listens on it; its key is wiped, so that nobody does after the next start.
+        for (id52, _) in current.into_iter().filter(|(_, record)| record.revoked.is_none()) {
             let known = member.invites.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id52);
             if !known && let Err(error) = self.listen_on_invite(member, id52).await {
                 tracing::error!(cluster = %member.alias(), invite = %id52, %error, "cannot listen on an invite");
@@ -196,9 +201,10 @@ impl Node {
         let source = (invite, connection.remote_address().map(|address| address.ip()));
         match self.join_as_manager(member, invite, joiner, source, request).await {
             Ok(accepted) => {
-                stream.sender.finish_with(&accepted).await?;
-                // The machine listens as soon as its daemon runs; until then its config waits.
+                let told = stream.sender.finish_with(&accepted).await;
+                // Told or not, it is registered. It listens as soon as its daemon runs; until then its config waits.
                 member.wake.notify_one();
+                told?;
             }
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %joiner, %invite, %error, "refused a join");
@@ -219,15 +225,24 @@ impl Node {
         request: JoinRequest,
     ) -> Result<JoinAccepted, ClusterError> {
         self.check_lockout(source)?;
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let (alias, now) = (member.alias().clone(), self.now());
+        let (node, cluster) = (self.clone(), Arc::clone(member));
+        // A joiner that is gone, or too slow, does not leave it registered on disk and unknown in memory.
         let registered = self
-            .blocking(move |node| {
-                cluster::register(node.home(), node.keys().as_ref(), &alias, &invite, &joiner, &request, now)
+            .to_its_end("register", async move {
+                let _one_at_a_time = node.inner.changing.lock().await;
+                let (alias, now) = (cluster.alias().clone(), node.now());
+                let registered = node
+                    .blocking(move |node| {
+                        let (home, keys) = (node.home(), node.keys().as_ref());
+                        cluster::register(home, keys, &alias, &invite, &joiner, &request, now)
+                    })
+                    .await?;
+                node.install(&cluster, registered.loaded);
+                Ok::<_, ClusterError>(registered.accepted)
             })
             .await;
-        let registered = match registered {
-            Ok(registered) => registered,
+        let mut accepted = match registered {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if error.code() == ErrorCode::InviteUnknown {
                     self.note_failure(source);
@@ -235,8 +250,6 @@ impl Node {
                 return Err(error);
             }
         };
-        self.install(member, registered.loaded);
-        let mut accepted = registered.accepted;
         if let Some(network) = member.network.get() {
             accepted.addresses = network.endpoint.addresses().iter().map(ToString::to_string).collect();
         }
@@ -286,12 +299,6 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
         Rules::Master { .. } => Ok(()),
         Rules::Own { .. } | Rules::Absent => Err(ClusterError::NotManager(member.alias().clone())),
     }
-}
-
-/// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
-/// revoked says so, or who holds it would wait until it expires.
-fn is_open(record: &InviteRecord, now: Timestamp) -> bool {
-    now < record.expires
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

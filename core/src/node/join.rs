@@ -124,8 +124,11 @@ impl Node {
     /// When serving, a cluster that was made here is managed at once.
     pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), NodeError> {
         if self.inner.mode == Mode::Serve {
-            let member = self.adopt(loaded);
-            self.begin(&member).await?;
+            let _one_at_a_time = self.inner.changing.lock().await;
+            // A rescan may have found it meanwhile.
+            if !self.members().contains_key(&loaded.alias) {
+                self.take_part(loaded).await?;
+            }
         }
         Ok(())
     }
@@ -135,26 +138,30 @@ impl Node {
         if self.inner.mode != Mode::Serve {
             return Ok(());
         }
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let loaded = self.load_joined(alias)?;
         let known = self.members().get(alias).cloned();
-        if let Some(member) = known {
-            // It waited: its tasks run already.
-            self.reload(&member).await?;
-            member.wake.notify_one();
-            return Ok(());
+        match known {
+            Some(member) => {
+                // It waited: its tasks run already.
+                self.install(&member, loaded);
+                member.wake.notify_one();
+                Ok(())
+            }
+            None => self.take_part(loaded).await,
         }
-        let dir = self.home().cluster(alias).map_err(ClusterError::from)?;
-        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
-        let member = self.adopt(loaded);
-        self.begin(&member).await
     }
 
     /// Puts in force what is on disk, in step with configs that come from the network meanwhile.
     async fn reload(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         let _one_at_a_time = self.inner.changing.lock().await;
-        let dir = self.home().cluster(member.alias()).map_err(ClusterError::from)?;
-        let loaded = LoadedCluster::load(self.home(), self.keys().as_ref(), &dir)?;
+        let loaded = self.load_joined(member.alias())?;
         self.install(member, loaded);
         Ok(())
+    }
+
+    fn load_joined(&self, alias: &ClusterAlias) -> Result<LoadedCluster, ClusterError> {
+        LoadedCluster::load(self.home(), self.keys().as_ref(), &self.home().cluster(alias)?)
     }
 
     /// Runs until the member stops.
@@ -167,7 +174,12 @@ impl Node {
                     ASK_AGAIN
                 }
                 Err(error) => {
-                    tracing::debug!(cluster = %member.alias(), %error, "the manager could not be asked");
+                    if may_pass(&error) {
+                        tracing::debug!(cluster = %member.alias(), %error, "the manager could not be asked");
+                    } else {
+                        // Trying again helps nothing by itself: somebody has to do something.
+                        tracing::warn!(cluster = %member.alias(), %error, "the manager refused to join or to tell");
+                    }
                     let wait = retry;
                     retry = (retry * 2).min(LAST_RETRY);
                     wait

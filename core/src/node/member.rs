@@ -27,6 +27,8 @@ pub struct Member {
     /// What was distributed to whom; managers only.
     pub(super) distribution: tokio::sync::Mutex<Option<DistributionState>>,
     pub(super) invites: Mutex<BTreeMap<Id52, InviteListener>>,
+    /// Held while `invites` is brought in line with the files.
+    pub(super) refreshing: tokio::sync::Mutex<()>,
     inbound: Mutex<BTreeMap<u64, Connection>>,
     next_connection: AtomicU64,
     accepting: AtomicBool,
@@ -70,6 +72,7 @@ impl Member {
             wake: Notify::new(),
             distribution: tokio::sync::Mutex::new(None),
             invites: Mutex::new(BTreeMap::new()),
+            refreshing: tokio::sync::Mutex::new(()),
             inbound: Mutex::new(BTreeMap::new()),
             next_connection: AtomicU64::new(0),
             accepting: AtomicBool::new(true),

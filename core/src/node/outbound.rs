@@ -13,16 +13,12 @@ use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Serve};
+use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Protocol, Serve};
 use malai_model::wire::local::{RunRequest, SingleWord};
 
 impl Node {
-    /// The endpoint of a member, bound when it is first needed.
-    pub(super) async fn network<'m>(
-        &self,
-        member: &'m Arc<Member>,
-        serve: Option<Serve>,
-    ) -> Result<&'m MemberNetwork, NodeError> {
+    /// The endpoint of a member, bound when it is first needed. It answers if this node serves, whoever needs it first.
+    pub(super) async fn network<'m>(&self, member: &'m Arc<Member>) -> Result<&'m MemberNetwork, NodeError> {
         member
             .network
             .get_or_try_init(|| async {
@@ -32,7 +28,9 @@ impl Node {
                     Role::Machine | Role::Waiting => KeyRef::Machine(loaded.alias.clone()),
                 };
                 let secret = cluster::load_key(self.keys().as_ref(), key, &loaded.alias)?;
-                let serving = serve.is_some();
+                let serving = self.inner.mode == Mode::Serve;
+                let serve = serving
+                    .then(|| Serve { protocols: vec![Protocol::Member], admission: member.admission() });
                 let claim = self.home().claim_identity(&loaded.alias)?;
                 let mut network = self.network_options();
                 if claim.is_none() && !serving {
@@ -65,7 +63,7 @@ impl Node {
         peer: &Id52,
         addresses: &[String],
     ) -> Result<Connection, NodeError> {
-        let network = self.network(member, None).await?;
+        let network = self.network(member).await?;
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
         let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
@@ -151,10 +149,14 @@ impl Node {
         let target = match first {
             Ok(target) => target,
             Err(error) if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager => {
-                if !matches!(self.sync(&member).await, Ok(true)) {
-                    return Err(error.into());
+                match self.sync(&member).await {
+                    Ok(true) => member.loaded().target(&machine)?,
+                    Ok(false) => return Err(error.into()),
+                    Err(unasked) => {
+                        tracing::debug!(cluster = %cluster, error = %unasked, "the manager could not be asked");
+                        return Err(error.into());
+                    }
                 }
-                member.loaded().target(&machine)?
             }
             Err(error) => return Err(error.into()),
         };

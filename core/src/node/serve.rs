@@ -18,14 +18,13 @@ use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
-use crate::p2p::{CloseReason, Connection, P2pError, Protocol, Serve, Stream, stream_code};
+use crate::p2p::{CloseReason, Connection, P2pError, Stream, stream_code};
 use crate::timeouts;
 
 impl Node {
     /// Opens a member's endpoint and takes requests on it.
     pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), NodeError> {
-        let serve = Serve { protocols: vec![Protocol::Member], admission: member.admission() };
-        self.network(member, Some(serve)).await?;
+        self.network(member).await?;
         let (node, accepting) = (self.clone(), Arc::clone(member));
         member.scope.spawn_until_stop("accept", async move { node.accept(accepting).await });
         Ok(())
