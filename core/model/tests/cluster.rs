@@ -174,6 +174,19 @@ fn the_manager_is_sent_nothing_even_if_it_is_a_machine() {
 }
 
 #[test]
+fn a_delivery_whose_success_is_heard_of_late_does_not_hide_what_the_machine_asked_for_meanwhile() {
+    let before = config(TWO);
+    let mut state = settled(&before);
+    let first = plan(&before, &DistributionState::default(), at(0));
+    let newer = Delivery { serial: 7, digest: "other".to_owned(), ..delivery(&first, "web") };
+    state.record_success(&newer, at(1));
+    state.record_success(&Delivery { serial: 6, ..delivery(&first, "web") }, at(2));
+    // It does not have what this config says, though that was delivered, too.
+    let next = plan(&before, &state, at(2));
+    assert_eq!((names(&next), next.deliveries[0].serial), (vec!["web"], 8));
+}
+
+#[test]
 fn the_unreachable_wait_longer_each_time_and_a_change_ends_the_wait() {
     let before = config(TWO);
     let mut state = DistributionState::default();

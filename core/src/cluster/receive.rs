@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use malai_model::code::ErrorCode;
-use malai_model::config::verify_signed;
+use malai_model::config::{SignedConfigProblem, verify_signed};
 use malai_model::id::Id52;
 
 use super::{ClusterError, LoadedCluster, Rules};
@@ -22,7 +22,8 @@ pub enum Received {
 }
 
 /// Verifies a personalised config that came from the network and puts it on disk, in this order: signed by the pinned
-/// manager over these very bytes, for this recipient, newer than the one in force, and it compiles.
+/// manager over these very bytes, for this recipient, it compiles, newer than the one in force and than the one on disk:
+/// another process of this home may have received one meanwhile.
 ///
 /// # Errors
 /// When any of that does not hold: then nothing has changed.
@@ -41,7 +42,20 @@ pub fn receive_config(home: &Home, current: &LoadedCluster, text: &str) -> Resul
     let path = home.machine_config(alias);
     let signed = verify_signed(text, &manager, &current.own_id, current.serial())?;
     let guard = home.lock_for_writing_blocking()?;
-    home.write(&guard, &path, text.as_bytes())?;
+    match home.load_text(&path)? {
+        Some(on_disk) if *on_disk == *text => {}
+        Some(on_disk) => {
+            // What somebody edited there is no config, and is in nobody's way.
+            let newest = verify_signed(&on_disk, &manager, &current.own_id, None)
+                .map_or(0, |there| there.config.recipient().serial);
+            let serial = signed.config.recipient().serial;
+            if serial <= newest {
+                return Err(SignedConfigProblem::Stale { serial, newest }.into());
+            }
+            home.write(&guard, &path, text.as_bytes())?;
+        }
+        None => home.write(&guard, &path, text.as_bytes())?,
+    }
     let text = Arc::from(text);
     let loaded =
         LoadedCluster::of_machine(alias.clone(), current.own_id, signed.config, signed.warnings, text);

@@ -1,7 +1,7 @@
 //! Which configs a machine takes, over the real wire.
 
 use malai_core::Bytes;
-use malai_core::cluster::{DeliveryOutcome, deliver};
+use malai_core::cluster::{DeliveryOutcome, LoadedCluster, Received, deliver, receive_config};
 use malai_core::identity::{KeyRef, make_secret_key};
 use malai_core::model::code::ErrorCode;
 use malai_core::model::config::{MAX_CONFIG_BYTES, Personalised, compile, personalize, root_digest};
@@ -252,4 +252,23 @@ async fn a_machine_that_was_put_back_gets_the_newest_again() {
     until("the newest rules", || async { company.machine("web01").machine_text() != old }).await;
     let text = company.machine("web01").machine_text();
     assert!(!text.contains("allow_from") && text.len() == newest.len(), "{text}");
+}
+
+#[tokio::test]
+async fn what_another_process_of_the_home_received_is_not_undone() {
+    let receiver = Receiver::from_manager().await;
+    let web01 = receiver.company.machine("web01");
+    let root = receiver.company.manager.root_secret();
+    let body = receiver.body("web01", "web01");
+    let [older, newer] = [1, 2].map(|more| receiver.sign(&body, receiver.serial + more, &root));
+    // A command line that read the home before its daemon took the newer one.
+    let dir = web01.home.cluster(&cluster()).expect("is there");
+    let stale = LoadedCluster::load(&web01.home, web01.keys.as_ref(), &dir).expect("loads");
+    assert!(matches!(receiver.push(&newer).await, DeliveryOutcome::Accepted { .. }));
+    let refused = receive_config(&web01.home, &stale, &older).expect_err("is refused");
+    assert_eq!(refused.code(), ErrorCode::ConfigStale);
+    assert_eq!(web01.machine_text(), newer);
+    // The same one is no trouble.
+    assert!(matches!(receive_config(&web01.home, &stale, &newer), Ok(Received::New(_))));
+    assert_eq!(web01.machine_text(), newer);
 }

@@ -223,9 +223,13 @@ impl DistributionState {
         text
     }
 
-    /// Notes that the machine has it.
+    /// Notes that the machine has it. One that is known to have a higher serial by now (it asked for it meanwhile) has
+    /// that, and nothing is noted.
     pub fn record_success(&mut self, delivery: &Delivery, now: Timestamp) {
         let state = self.entry(delivery);
+        if delivery.serial < state.serial {
+            return;
+        }
         state.personalized_config_hash = Some(delivery.digest.clone());
         state.attempted_config_hash = None;
         state.serial = state.serial.max(delivery.serial);
