@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::ClusterError;
 use super::loaded::find_cluster;
-use crate::home::{ClusterInfo, Home};
+use crate::home::{ClusterDir, ClusterInfo, Home, Role};
 use crate::identity::{KeyRef, KeyStore, make_secret_key};
 use crate::p2p::{CloseReason, Connection, Endpoint, P2pError, Protocol};
 use crate::timeouts;
@@ -38,7 +38,7 @@ pub fn prepare_join(home: &Home, keys: &dyn KeyStore, join: &PendingJoin) -> Res
         None => {
             home.make_cluster_dir(&guard, &join.alias)?;
         }
-        Some(_) if home.load_pending_invite(&join.alias)?.is_some() => {}
+        Some(dir) if is_unanswered(home, keys, &dir)? => {}
         Some(_) => return Err(ClusterError::Exists(join.alias.clone())),
     }
     let secret = match keys.load(&key)? {
@@ -55,6 +55,13 @@ pub fn prepare_join(home: &Home, keys: &dyn KeyStore, join: &PendingJoin) -> Res
     Ok(secret)
 }
 
+/// Whether nobody is pinned yet in a directory: a join waits there, or a crash left the beginning of one.
+fn is_unanswered(home: &Home, keys: &dyn KeyStore, dir: &ClusterDir) -> Result<bool, ClusterError> {
+    let pinned = home.load_cluster_info(&dir.alias)?.is_some_and(|info| info.manager.is_some());
+    let managed = keys.load(&KeyRef::ClusterRoot(dir.alias.clone()))?.is_some();
+    Ok(dir.role == Role::Waiting && !pinned && !managed)
+}
+
 /// Pins a manager that was named by hand, with an identity for this machine. Nothing is registered and nobody is dialled.
 ///
 /// # Errors
@@ -67,15 +74,27 @@ pub fn pin_manager(
     name: Option<&MachineName>,
 ) -> Result<Id52, ClusterError> {
     let guard = home.lock_for_writing_blocking()?;
-    if find_cluster(home, alias)?.is_some() {
-        return Err(ClusterError::Exists(alias.clone()));
+    let key = KeyRef::Machine(alias.clone());
+    match find_cluster(home, alias)? {
+        None => {
+            home.make_cluster_dir(&guard, alias)?;
+        }
+        // What a crash in the middle of this function leaves. A join by invite that waits has an invite, too.
+        Some(dir) if is_unanswered(home, keys, &dir)? && home.load_pending_invite(alias)?.is_none() => {}
+        Some(_) => return Err(ClusterError::Exists(alias.clone())),
     }
-    home.make_cluster_dir(&guard, alias)?;
-    let secret = make_secret_key()?;
+    // The key first: a directory that says whom it obeys and has no key stops the daemon.
+    let id52 = match keys.load(&key)? {
+        Some(secret) => secret.id52(),
+        None => {
+            let secret = make_secret_key()?;
+            keys.store(&guard, &key, &secret)?;
+            secret.id52()
+        }
+    };
     let info = ClusterInfo { manager: Some(*manager), machine: name.cloned(), ..ClusterInfo::default() };
     home.save_cluster_info(&guard, alias, &info)?;
-    keys.store(&guard, &KeyRef::Machine(alias.clone()), &secret)?;
-    Ok(secret.id52())
+    Ok(id52)
 }
 
 /// Reads a join that still waits for its manager; `None` if there is none.
@@ -89,15 +108,22 @@ pub fn load_pending(home: &Home, alias: &ClusterAlias) -> Result<Option<PendingJ
     Ok(Some(PendingJoin { alias: alias.clone(), invite, name }))
 }
 
-/// Takes back [`prepare_join`]: the identity is wiped and the alias is free again.
+/// Takes back [`prepare_join`]: the identity is wiped and the alias is free again. A join that was answered meanwhile, or
+/// begun anew with another invite, stays as it is. Returns whether it was taken back.
 ///
 /// # Errors
-/// When files cannot be removed.
-pub fn abandon_join(home: &Home, keys: &dyn KeyStore, alias: &ClusterAlias) -> Result<(), ClusterError> {
+/// When files cannot be read or removed.
+pub fn abandon_join(home: &Home, keys: &dyn KeyStore, join: &PendingJoin) -> Result<bool, ClusterError> {
     let guard = home.lock_for_writing_blocking()?;
+    let alias = &join.alias;
+    let pending = home.load_pending_invite(alias)?;
+    if pending.is_none_or(|word| *word != *join.invite.to_word()) {
+        return Ok(false);
+    }
     home.delete_pending_invite(&guard, alias)?;
     keys.delete(&guard, &KeyRef::Machine(alias.clone()))?;
-    Ok(home.remove_dir(&guard, &home.cluster_dir(alias))?)
+    home.remove_dir(&guard, &home.cluster_dir(alias))?;
+    Ok(true)
 }
 
 /// Dials an invite and registers. The answer is checked to come from the root that it names.

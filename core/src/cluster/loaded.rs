@@ -85,7 +85,7 @@ impl LoadedCluster {
         let path = home.applied_config(&dir.alias);
         let text = match home.load_text(&path)? {
             Some(text) => text,
-            // A crash between the two writes of `cluster init` leaves none.
+            // A home restored without it: what the admin edits is all there is.
             None => required_text(home, &home.cluster_config(&dir.alias))?,
         };
         let file = path.display().to_string();

@@ -79,11 +79,12 @@ impl Node {
             Err(error) => {
                 // Refused for good: nothing of it is kept, so that the alias is free for a better invite.
                 let alias = join.alias.clone();
-                if let Some(member) = self.forget(&alias) {
+                let abandoned = self
+                    .blocking(move |node| cluster::abandon_join(node.home(), node.keys().as_ref(), &join))
+                    .await?;
+                if abandoned && let Some(member) = self.forget(&alias) {
                     member.close().await;
                 }
-                self.blocking(move |node| cluster::abandon_join(node.home(), node.keys().as_ref(), &alias))
-                    .await?;
                 Err(error)
             }
         }

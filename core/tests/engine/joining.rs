@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use malai_core::api::{ApiRequest, RoleView};
-use malai_core::cluster::{PendingJoin, dial_invite};
+use malai_core::api::{ApiRequest, CreateInviteRequest, OpenRules, RoleView};
+use malai_core::cluster::{
+    PendingJoin, abandon_join, dial_invite, pin_manager, prepare_join, remember_accepted,
+};
 use malai_core::identity::{KeyRef, make_secret_key};
 use malai_core::model::cluster::{Invite, JoinTerms, Token, accept_join};
 use malai_core::model::code::ErrorCode;
@@ -244,6 +246,74 @@ async fn an_edit_under_way_is_neither_lost_nor_put_in_force_by_a_registration() 
     manager.rescan().await.expect("the edit is put in force when it is asked for");
     let applied = std::fs::read_to_string(manager.home.applied_config(&company())).expect("applied.toml");
     assert_eq!(applied, on_disk);
+}
+
+#[tokio::test]
+async fn a_registration_that_the_config_would_not_survive_changes_no_file() {
+    let world = World::new();
+    let manager = managed(&world).await;
+    // Nobody may be in both groups, says the test; the invite says both.
+    let rules = "\n[group.ops]\nmembers = []\n\n[group.interns]\nmembers = []\n\n\
+                 [machine.web01.command.deploy]\nallow_from = \"ops\"\n\n\
+                 [test.interns]\nfrom = \"interns\"\ndeny = \"web01 run deploy\"\n";
+    let first = manager.invite(1).await;
+    register(&world, key(), &first.invite, "web01").await.expect("joins");
+    manager.write_text(&format!("{}{rules}", manager.text()));
+    manager.rescan().await.expect("holds");
+    let invite = manager
+        .invite_as(CreateInviteRequest {
+            cluster: company(),
+            label: None,
+            expires_in: None,
+            max_uses: Some(1),
+            groups: ["ops", "interns"].map(|group| group.parse().expect("a name")).to_vec(),
+            open: OpenRules::Refuse,
+        })
+        .await;
+    let before = manager.text();
+    register(&world, key(), &invite.invite, "web02").await.expect_err("is refused");
+    assert_eq!(manager.text(), before);
+    let applied = std::fs::read_to_string(manager.home.applied_config(&company())).expect("applied.toml");
+    assert_eq!(applied, before);
+    assert_eq!(manager.uses(&invite.view.id52).await, 0);
+    manager.rescan().await.expect("and still holds");
+}
+
+#[tokio::test]
+async fn a_join_that_was_cut_short_is_begun_again_under_the_same_alias() {
+    let world = World::new();
+    let node = world.node("web01").await;
+    let id52 = key().id52();
+    let pin = || pin_manager(&node.home, node.keys.as_ref(), &company(), &id52, None);
+    // What a crash behind the first write leaves: a key.
+    let guard = node.home.lock_for_writing_blocking().expect("locks");
+    node.home.make_cluster_dir(&guard, &company()).expect("is made");
+    let path = node.home.machine_key_file(&company());
+    node.home.write(&guard, &path, b"what a file store keeps").expect("is written");
+    drop(guard);
+    pin().expect("goes on");
+    assert_eq!(pin().expect_err("is pinned now").code(), ErrorCode::HomeClusterExists);
+}
+
+#[tokio::test]
+async fn a_join_that_was_answered_or_begun_anew_is_not_taken_back() {
+    let world = World::new();
+    let manager = managed(&world).await;
+    let node = world.node("web01").await;
+    let (home, keys) = (&node.home, node.keys.as_ref());
+    let mut joins = Vec::new();
+    for _ in 0..2 {
+        let invite = manager.invite(1).await.invite.parse().expect("an invite");
+        joins.push(PendingJoin { alias: company(), invite, name: None });
+    }
+    let secret = prepare_join(home, keys, &joins[0]).expect("is begun");
+    prepare_join(home, keys, &joins[1]).expect("is begun anew");
+    assert!(!abandon_join(home, keys, &joins[0]).expect("looks"), "it is another one that waits");
+    let answer = register(&world, secret, &joins[1].invite.to_word(), "web01").await.expect("joins");
+    remember_accepted(home, &company(), &answer).expect("is pinned");
+    assert!(!abandon_join(home, keys, &joins[1]).expect("looks"));
+    let info = home.load_cluster_info(&company()).expect("reads").expect("is there");
+    assert_eq!(info.manager, Some(answer.manager));
 }
 
 #[tokio::test]
