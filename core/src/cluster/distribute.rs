@@ -63,15 +63,14 @@ pub async fn deliver(
 /// Answers a machine that asks for its config: `text` if that is not what it has. Returns the serial that it confirmed.
 ///
 /// # Errors
-/// When the connection fails.
+/// When the connection fails, the machine refuses the text, or it does not answer in time.
 pub async fn answer_pull(stream: Stream, text: Option<&str>) -> Result<Option<u64>, ClusterError> {
     let Stream { sender, mut receiver } = stream;
-    let Some(text) = text else {
-        sender.send_message(&PullReply::Current {}).await?;
-        sender.finish().await?;
-        return Ok(None);
-    };
     in_time(async {
+        let Some(text) = text else {
+            sender.finish_with(&PullReply::Current {}).await?;
+            return Ok(None);
+        };
         sender.send_message(&PullReply::Config { length: text.len() as u64 }).await?;
         send_text(&sender, text).await?;
         match receiver.message::<PushReply>().await? {

@@ -18,7 +18,7 @@ use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
-use crate::p2p::{CloseReason, Connection, P2pError, Stream, stream_code};
+use crate::p2p::{CloseReason, Connection, P2pError, Stream, StreamSender, stream_code};
 use crate::timeouts;
 
 impl Node {
@@ -112,10 +112,7 @@ impl Node {
         let Asker { peer, from } = asker;
         match request {
             Request::Ping {} => {
-                let pong = Notice::Pong { version: self.inner.options.version.to_owned() };
-                stream.sender.send_message(&pong).await?;
-                stream.sender.finish().await?;
-                Ok(())
+                answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, peer, stream, request, ticket).await,
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
@@ -133,7 +130,7 @@ impl Node {
         }
     }
 
-    /// Runs a command for a peer, or for this device itself: the check is the same.
+    /// Runs a command for a peer. For this device itself `run_here` does it, after the same check.
     #[cfg(all(feature = "host", unix))]
     async fn serve_exec(
         &self,
@@ -229,9 +226,7 @@ impl Node {
                 message: "take the config: it may come from the cluster's manager only".to_owned(),
                 hint: None,
             };
-            stream.sender.send_message(&PushReply::Refused { error, length: 0 }).await?;
-            stream.sender.finish().await?;
-            return Ok(());
+            return answer(stream.sender, &PushReply::Refused { error, length: 0 }).await;
         }
         let limit = self.device().limits.config_bytes;
         let read =
@@ -242,19 +237,20 @@ impl Node {
             Err(error @ (ClusterError::TooLarge { .. } | ClusterError::OutOfTurn(_))) => Err(error),
             Err(error) => return Err(error.into()),
         };
-        match taken {
-            Ok(serial) => stream.sender.send_message(&PushReply::Accepted { serial }).await?,
-            Err(error) => {
-                tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
-                let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
-                let told = WireError::of(error.code(), &error, error.hint());
-                let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
-                stream.sender.send_message(&reply).await?;
-                cluster::send_text(&stream.sender, &in_force).await?;
-            }
-        }
-        stream.sender.finish().await?;
-        Ok(())
+        let error = match taken {
+            Ok(serial) => return answer(stream.sender, &PushReply::Accepted { serial }).await,
+            Err(error) => error,
+        };
+        tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
+        let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
+        let told = WireError::of(error.code(), &error, error.hint());
+        let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
+        in_time(async {
+            stream.sender.send_message(&reply).await?;
+            cluster::send_text(&stream.sender, &in_force).await?;
+            stream.sender.finish().await
+        })
+        .await
     }
 
     async fn serve_pull(
@@ -274,10 +270,7 @@ impl Node {
             }
             Err(error) => {
                 let told = WireError::of(error.code(), &error, error.hint());
-                let reply = malai_model::wire::PullReply::Failed(told);
-                stream.sender.send_message(&reply).await?;
-                stream.sender.finish().await?;
-                Ok(())
+                answer(stream.sender, &malai_model::wire::PullReply::Failed(told)).await
             }
         }
     }
@@ -305,6 +298,19 @@ pub(super) enum ServeProblem {
 fn turn_away(mut stream: Stream, code: u32) {
     stream.sender.reset(code);
     stream.receiver.stop(code);
+}
+
+/// Gives a short answer, which is all that comes.
+async fn answer(sender: StreamSender, message: &impl serde::Serialize) -> Result<(), ServeProblem> {
+    in_time(sender.finish_with(message)).await
+}
+
+/// A peer that asks and does not take the answer keeps its request open for no longer than this.
+async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
+    match tokio::time::timeout(timeouts::REPLY, telling).await {
+        Ok(told) => Ok(told?),
+        Err(_) => Err(ServeProblem::Stalled),
+    }
 }
 
 /// Tells the peer why nothing comes. If it is gone already there is nobody to tell.
