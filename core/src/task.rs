@@ -44,7 +44,8 @@ impl Scope {
         Self { stop: CancellationToken::new(), kill: CancellationToken::new(), tracker: TaskTracker::new() }
     }
 
-    /// Makes a scope that stops and is killed with this one, and whose tasks this one waits for too.
+    /// Makes a scope that stops and is killed with this one, and whose tasks this one waits for too. Only the outermost
+    /// one is shut down: a child is asked to [`Scope::stop`], for it cannot wait for its own tasks alone.
     pub fn child(&self) -> Self {
         Self { stop: self.stop.child_token(), kill: self.kill.child_token(), tracker: self.tracker.clone() }
     }

@@ -57,19 +57,18 @@ async fn init_cluster(
 }
 
 async fn sync(node: &Node, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, NodeError> {
-    let aliases = match cluster {
-        Some(alias) => vec![alias],
-        None => node.aliases()?,
+    let members = match cluster {
+        Some(alias) => vec![node.member(&alias)?],
+        None => node.all_members()?,
     };
     let mut synced = Vec::new();
-    for alias in aliases {
-        let member = node.member(&alias)?;
+    for member in members {
         if member.loaded().is_managed_here() {
             continue;
         }
         let outcome = node.sync_or_join(&member).await;
         synced.push(SyncView {
-            alias,
+            alias: member.alias().clone(),
             serial: member.loaded().serial(),
             changed: matches!(outcome, Ok(true)),
             error: outcome.err().map(|error: NodeError| error.to_wire()),

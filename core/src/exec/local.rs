@@ -65,8 +65,9 @@ impl LocalInput {
 
 impl LocalControl {
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), HostError> {
-        let group = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        group.map_or(Ok(()), |group| group.signal(signal))
+        // Under the lock, not on a clone: who gives the group up has to be the last to hold it, or it would be killed.
+        let group = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        group.as_ref().map_or(Ok(()), |group| group.signal(signal))
     }
 }
 

@@ -13,4 +13,4 @@ pub use error::IdentityError;
 pub use file::FileKeyStore;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::MemoryKeyStore;
-pub use store::{KeyRef, KeyStore, SharedKeyStore, load_required, make_random, make_secret_key};
+pub use store::{KeyRef, KeyStore, load_required, make_random, make_secret_key};

@@ -1,7 +1,6 @@
 //! The trait behind which keys are kept.
 
 use std::fmt;
-use std::sync::Arc;
 
 use malai_model::id::{Id52, SecretKey};
 use malai_model::name::ClusterAlias;
@@ -79,9 +78,6 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
     /// Then the key may still be there.
     fn delete(&self, guard: &WriteGuard, key: &KeyRef) -> Result<(), IdentityError>;
 }
-
-/// A key store that everybody shares.
-pub type SharedKeyStore = Arc<dyn KeyStore>;
 
 /// Returns a key that has to be there.
 ///

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use malai_model::address::{ClusterRef, KnownCluster, resolve};
 use malai_model::id::Id52;
-use malai_model::name::ClusterAlias;
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
@@ -207,9 +206,13 @@ impl Node {
         }
     }
 
-    /// The clusters of this home, by alias.
-    pub(crate) fn aliases(&self) -> Result<Vec<ClusterAlias>, ClusterError> {
-        Ok(self.home().clusters()?.into_iter().map(|dir| dir.alias).collect())
+    /// All clusters, by alias: when serving those that are served, whatever lies in the home meanwhile; else those of the
+    /// home.
+    pub(crate) fn all_members(&self) -> Result<Vec<Arc<Member>>, ClusterError> {
+        match self.inner.mode {
+            Mode::Serve => Ok(self.members().into_values().collect()),
+            Mode::Dial => self.home().clusters()?.iter().map(|dir| self.member(&dir.alias)).collect(),
+        }
     }
 }
 

@@ -16,8 +16,7 @@ use malai_model::wire::local::{
 impl Node {
     pub(crate) async fn info(&self) -> Result<InfoView, NodeError> {
         let mut clusters = Vec::new();
-        for alias in self.aliases()? {
-            let member = self.member(&alias)?;
+        for member in self.all_members()? {
             clusters.push(self.cluster_view(&member.loaded())?);
         }
         Ok(InfoView {

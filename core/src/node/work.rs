@@ -111,10 +111,7 @@ impl OpenWork {
         for entry in entries.open.values().filter(|entry| entry.cluster == loaded.alias) {
             let allowed =
                 loaded.admits(&entry.peer) && entry.allowed.as_ref().is_none_or(|allowed| allowed(loaded));
-            // This device's own requests are not admitted through a handshake, only by their rule.
-            let own =
-                entry.peer == loaded.own_id && entry.allowed.as_ref().is_none_or(|allowed| allowed(loaded));
-            if !allowed && !own {
+            if !allowed {
                 entry.revoked.cancel();
                 ended += 1;
             }
