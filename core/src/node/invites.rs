@@ -154,7 +154,7 @@ impl Node {
         let scope = member.scope.child();
         let options = EndpointOptions {
             secret,
-            network: self.network_options(),
+            network: self.any_port(),
             preferred_port: self.inner.peers.own_port(&invite),
             serve: Some(Serve { protocols: vec![Protocol::Invite], admission: Arc::new(AnyJoiner) }),
         };

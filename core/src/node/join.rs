@@ -101,7 +101,7 @@ impl Node {
                 let key = crate::identity::KeyRef::Machine(join.alias.clone());
                 let secret = cluster::load_key(self.keys().as_ref(), key, &join.alias)?;
                 let scope = self.inner.scope.child();
-                let network = self.network_options();
+                let network = self.any_port();
                 let options = EndpointOptions { secret, network, serve: None, preferred_port: None };
                 let endpoint = Endpoint::bind(options, self.inner.options.transport.clone(), &scope).await?;
                 let attempt = cluster::dial_invite(&endpoint, join, deadline).await;

@@ -197,6 +197,14 @@ impl Node {
         self.inner.members.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How the endpoints of this node but a member's own are bound: an invite's, a joiner's. Only one can have the port
+    /// that `malai.toml` names, and that is the one by which a member is found.
+    pub(crate) fn any_port(&self) -> NetworkOptions {
+        let mut network = self.network_options();
+        network.bind.set_port(0);
+        network
+    }
+
     pub(crate) fn network_options(&self) -> NetworkOptions {
         let device = self.device();
         NetworkOptions {

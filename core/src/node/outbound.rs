@@ -31,7 +31,8 @@ impl Node {
                 let serve = serving
                     .then(|| Serve { protocols: vec![Protocol::Member], admission: member.admission() });
                 let claim = self.home().claim_identity(&loaded.alias)?;
-                let mut network = self.network_options();
+                let mut network =
+                    if serving && !self.has_taken_port() { self.network_options() } else { self.any_port() };
                 if claim.is_none() && !serving {
                     // On a relay the newest connection of an identity receives everything: whoever was first keeps it.
                     tracing::debug!(cluster = %loaded.alias, "the identity is in use: dialling over direct paths only");
@@ -53,6 +54,19 @@ impl Node {
                 Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint, _claim: claim })
             })
             .await
+    }
+
+    /// Whether a cluster of this node has the port that `malai.toml` names: the others take any.
+    fn has_taken_port(&self) -> bool {
+        let port = self.device().network.bind.port();
+        let members = self.members();
+        let mut bound = members.values().filter_map(|member| member.network.get());
+        let taken =
+            port != 0 && bound.any(|network| network.endpoint.addresses().iter().any(|at| at.port() == port));
+        if taken {
+            tracing::warn!(port, "another cluster of this home has the port already: this one takes any");
+        }
+        taken
     }
 
     /// Reaches a peer of a cluster, over a connection that is there already if possible.

@@ -10,5 +10,6 @@ mod distribution;
 mod harness;
 mod joining;
 mod limits;
+mod ports;
 mod revoking;
 mod shutdown;
