@@ -8,12 +8,12 @@ use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
 const AFTER_HELP: &str = "\
 Examples:
-  malai cluster init company                     make a cluster; this device manages it
-  malai cluster create-invite company            print an invite for a new machine
+  malai cluster init company                         make a cluster; this device manages it
+  malai daemon                                       take requests and hand out the config
+  malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
-  malai daemon                                   take requests and hand out the config
-  malai web01.company ps aux                     run a program on web01
-  tar c . | malai web01.company tar x -C /srv    stdin, stdout and the status are the program's
+  malai web01.company ps aux                         run a program on web01
+  tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
 Options of malai stand before the address; everything after it belongs to the program.
 Exit status: the program's own; 128+N if signal N killed it; 255 if malai itself failed.
@@ -23,6 +23,7 @@ For other subcommands: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, Parser)]
 #[command(name = "malai", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(subcommand_precedence_over_arg = false, disable_help_subcommand = true)]
+#[command(override_usage = "malai [OPTIONS] <ADDRESS> <PROGRAM>...\n       malai [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

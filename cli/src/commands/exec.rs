@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use malai_core::Bytes;
-use malai_core::api::{CommandControl, CommandEvent, CommandInput, RunRequest};
+use malai_core::api::{Client, CommandEvent, CommandInput, CommandOutput, RunRequest};
 use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
@@ -22,61 +22,65 @@ const BROKEN_PIPE: u8 = 128 + 13;
 /// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
 pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
     let client = context.client().await?;
+    let outcome = run(context, &client, words).await;
+    // Failed or not, the target learns at once that this caller is gone.
+    client.close().await;
+    outcome
+}
+
+async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
-    let request = RunRequest { words: words.to_vec(), env: context.env.locale.clone() };
+    let request =
+        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
     let command = tokio::select! {
         command = client.run(request) => command?,
         // Nothing runs yet: give up as any program would.
         signal = signals.next() => return Ok(128 + number(signal)),
     };
-    let mut output = command.output;
-    let control = command.control;
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
     start_stdin(&scope, command.input);
-    let mut writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
-    let status = loop {
-        let event = tokio::select! {
-            event = output.next() => event.map_err(malai_core::Error::from)?,
-            signal = signals.next() => match pass_on(signal, &control).await? {
-                Some(status) => break status,
-                None => continue,
-            },
-        };
-        let ended = matches!(event, CommandEvent::Ended(_));
-        let mut write = std::pin::pin!(writer.take(event));
-        // A reader that pauses (`| less`) must not keep Ctrl-C from the command.
-        let written = loop {
-            tokio::select! {
-                written = &mut write => break written?,
-                signal = signals.next() => {
-                    let status =
-                        if ended { Some(128 + number(signal)) } else { pass_on(signal, &control).await? };
-                    if status.is_some() {
-                        break status;
-                    }
+    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let mut passing = std::pin::pin!(pass_on(command.output, writer));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut passing => break outcome,
+            // The terminal is gone, and with it whoever could end a command that ignores this. Once this process is lost the
+            // machine hangs the command up, and kills it if it does not heed that.
+            signal = signals.next() => if signal == Signal::Hup {
+                break Ok(128 + number(signal));
+            } else {
+                // If it does not arrive the command is over or lost, which its output tells.
+                if let Err(error) = command.control.signal(signal).await {
+                    tracing::debug!(%error, "a signal did not arrive");
                 }
             }
-        };
-        if let Some(status) = written {
-            break status;
         }
     };
     scope.stop();
-    drop((output, control));
-    client.close().await;
-    Ok(status)
+    outcome
 }
 
-/// Passes a signal on. Returns the status to end with if it ends this process too.
-async fn pass_on(signal: Signal, control: &CommandControl) -> Result<Option<u8>, Failure> {
-    if signal == Signal::Hup {
-        // The terminal is gone, and with it whoever could end a command that ignores this. Once this process is lost the
-        // machine hangs the command up, and kills it if it does not heed that.
-        return Ok(Some(128 + number(signal)));
+/// Writes a command's output until it ends. Returns its status.
+async fn pass_on(mut output: CommandOutput, writer: Writer) -> Outcome {
+    loop {
+        let written = match output.next().await {
+            Ok(CommandEvent::Stdout(bytes)) => writer.write(Target::Stdout, bytes).await,
+            Ok(CommandEvent::Stderr(bytes)) => writer.write(Target::Stderr, bytes).await,
+            Ok(CommandEvent::Ended(end)) => {
+                return Ok(writer.finish().await?.unwrap_or_else(|| end.shell_status()));
+            }
+            Err(error) => {
+                // What came before the failure is the command's, and stands before the failure's own words.
+                _ = writer.finish().await;
+                return Err(malai_core::Error::from(error).into());
+            }
+        };
+        if written.is_err() {
+            // As in a local pipe: `malai web01.company yes | head` ends both.
+            return Ok(writer.finish().await?.unwrap_or(BROKEN_PIPE));
+        }
     }
-    control.signal(signal).await.map_err(malai_core::Error::from)?;
-    Ok(None)
 }
 
 fn number(signal: Signal) -> u8 {
@@ -130,7 +134,7 @@ enum Target {
 
 /// Writes output on a thread.
 struct Writer {
-    blocks: Option<mpsc::Sender<(Target, Bytes)>>,
+    blocks: mpsc::Sender<(Target, Bytes)>,
     done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
@@ -150,29 +154,23 @@ impl Writer {
                     Target::Stderr => _ = stderr.write_all(&block),
                 }
             }
-            // If nobody asks how it went this process is about to end.
+            // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
+            drop(waiting);
             _ = tell.send(written);
         });
-        Ok(Self { blocks: Some(blocks), done })
+        Ok(Self { blocks, done })
     }
 
-    /// Takes what the command did. Returns the status to end with, if that was its end or nobody reads stdout any more:
-    /// `malai web01.company yes | head` ends both, as in a local pipe.
-    async fn take(&mut self, event: CommandEvent) -> Result<Option<u8>, Failure> {
-        let (block, status) = match event {
-            CommandEvent::Stdout(bytes) => (Some((Target::Stdout, bytes)), None),
-            CommandEvent::Stderr(bytes) => (Some((Target::Stderr, bytes)), None),
-            CommandEvent::Ended(end) => (None, Some(end.shell_status())),
-        };
-        if let (Some(block), Some(blocks)) = (block, &self.blocks)
-            && blocks.send(block).await.is_ok()
-        {
-            return Ok(None);
-        }
-        // It is over, or stdout takes nothing more: the thread says which.
-        self.blocks = None;
-        match (&mut self.done).await {
-            Ok(Ok(())) => Ok(status),
+    /// Hands over a block; fails when nobody reads stdout any more.
+    async fn write(&self, target: Target, block: Bytes) -> Result<(), ReaderGone> {
+        self.blocks.send((target, block)).await.map_err(|_| ReaderGone)
+    }
+
+    /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more.
+    async fn finish(self) -> Result<Option<u8>, Failure> {
+        drop(self.blocks);
+        match self.done.await {
+            Ok(Ok(())) => Ok(None),
             Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(Failure::local("write the output of the command", &error))
             }
@@ -180,3 +178,6 @@ impl Writer {
         }
     }
 }
+
+/// Stdout takes nothing more.
+struct ReaderGone;

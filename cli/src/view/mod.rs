@@ -43,7 +43,7 @@ pub(crate) fn cluster_list(clusters: &[ClusterView]) -> Vec<String> {
             vec![cluster.alias.to_string(), role(cluster.role).to_owned(), name, cluster.id52.to_string()]
         })
         .collect();
-    table(&rows)
+    if clusters.is_empty() { vec!["no clusters".to_owned()] } else { table(&rows) }
 }
 
 pub(crate) fn invites(invites: &[InviteView]) -> Vec<String> {
@@ -149,6 +149,9 @@ pub(crate) fn info(info: &InfoView) -> Vec<String> {
         if let Some(serial) = cluster.serial {
             lines.push(format!("  config       serial {serial}"));
         }
+        if cluster.machines.is_empty() {
+            lines.push("  machines     none yet that this device may reach".to_owned());
+        }
         let rows: Vec<_> = cluster
             .machines
             .iter()
@@ -190,8 +193,7 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
         .connections
         .iter()
         .map(|connection| {
-            let name =
-                connection.machine.as_ref().map_or_else(|| connection.peer.short(), ToString::to_string);
+            let name = connection.name.clone().unwrap_or_else(|| connection.peer.short());
             vec![
                 format!("  {}.{}", name, connection.cluster),
                 connection.direction.clone(),

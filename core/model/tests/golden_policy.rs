@@ -186,8 +186,8 @@ fn wire_messages() {
                 env: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
             }),
             Request::PushConfig { length: 1000 },
-            Request::PullConfig { have: None },
-            Request::PullConfig { have: Some(have) },
+            Request::PullConfig { have: None, listening: false },
+            Request::PullConfig { have: Some(have), listening: true },
         ])
     );
     let signals =

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::socket;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, RunRequest, StatusView, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, RunRequest, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -31,6 +31,7 @@ pub struct ClientOptions {
     /// Where processes of this user on this machine find each other; absent: they do not.
     pub runtime_dir: Option<PathBuf>,
     /// The socket of the daemon to use; absent: the home's own.
+    #[cfg(all(feature = "daemon", unix))]
     pub socket: Option<PathBuf>,
     /// Where private keys are; absent: in files of the home.
     pub keys: Option<Arc<dyn KeyStore>>,
@@ -48,6 +49,7 @@ impl ClientOptions {
         Self {
             home,
             runtime_dir: None,
+            #[cfg(all(feature = "daemon", unix))]
             socket: None,
             keys: None,
             clock: Arc::new(SystemClock),
@@ -74,17 +76,14 @@ impl ClientOptions {
 
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
-    options: std::sync::Mutex<Option<NodeOptions>>,
-    home: Home,
-    #[cfg_attr(
-        not(all(feature = "daemon", unix)),
-        expect(dead_code, reason = "there is no daemon to talk to")
-    )]
+    options: NodeOptions,
+    #[cfg(all(feature = "daemon", unix))]
     socket: Socket,
     node: OnceCell<Node>,
 }
 
 /// Where the daemon is looked for.
+#[cfg(all(feature = "daemon", unix))]
 struct Socket {
     path: PathBuf,
     /// Whether somebody named it: then its absence is an error, not a reason to go without.
@@ -97,20 +96,26 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
+        #[cfg(all(feature = "daemon", unix))]
         let named = options.socket.clone();
-        let runtime_dir = options.runtime_dir.clone();
         let options = options.into_node_options()?;
-        let home = options.home.clone();
+        // Only where there can be a daemon: a phone's paths are too long for a socket.
+        #[cfg(all(feature = "daemon", unix))]
         let socket = match named {
             Some(path) => Socket { path, named: true },
-            None => Socket { path: home.socket_path(runtime_dir.as_deref())?, named: false },
+            None => Socket { path: options.home.socket_path(options.runtime_dir.as_deref())?, named: false },
         };
-        Ok(Self { options: std::sync::Mutex::new(Some(options)), home, socket, node: OnceCell::new() })
+        Ok(Self {
+            options,
+            #[cfg(all(feature = "daemon", unix))]
+            socket,
+            node: OnceCell::new(),
+        })
     }
 
     /// The home.
     pub fn home(&self) -> &Home {
-        &self.home
+        &self.options.home
     }
 
     /// Makes a cluster; this device becomes its manager.
@@ -184,7 +189,7 @@ impl Client {
     pub async fn rescan(&self, check: bool) -> Result<RescanView, Error> {
         #[cfg(all(feature = "daemon", unix))]
         if !check && !self.has_daemon().await? {
-            return Err(SocketError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Rescan { check }).await? {
             ApiReply::Rescanned(view) => Ok(view),
@@ -219,9 +224,9 @@ impl Client {
     /// # Errors
     /// When no daemon runs.
     #[cfg(all(feature = "daemon", unix))]
-    pub async fn status(&self) -> Result<StatusView, Error> {
+    pub async fn status(&self) -> Result<super::StatusView, Error> {
         if !self.has_daemon().await? {
-            return Err(SocketError::Absent { home: self.home.root().to_owned() }.into());
+            return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
         match self.ask(ApiRequest::Status {}).await? {
             ApiReply::Status(view) => Ok(view),
@@ -249,14 +254,8 @@ impl Client {
 
     async fn node(&self) -> Result<&Node, Error> {
         self.node
-            .get_or_try_init(|| async {
-                let options = self.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                match options {
-                    Some(options) => Ok(Box::pin(Node::start(options, Mode::Dial)).await?),
-                    // The first start failed and took the options with it: its error was reported then.
-                    None => Err(Error::Closed),
-                }
-            })
+            // A start that failed or was dropped leaves nothing behind: the next call tries again.
+            .get_or_try_init(|| async { Ok(Box::pin(Node::start(self.options.clone(), Mode::Dial)).await?) })
             .await
     }
 
@@ -286,4 +285,23 @@ fn reply(reply: ApiReply) -> Result<ApiReply, Error> {
 fn unexpected(reply: ApiReply) -> Error {
     tracing::debug!(?reply, "an answer to something else");
     Error::OutOfTurn
+}
+
+#[cfg(test)]
+mod tests {
+    use malai_model::code::ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_failed_to_start_starts_once_the_cause_is_gone() {
+        let dir = tempfile::tempdir().expect("makes a folder");
+        let home = dir.path().join("home");
+        let client = Client::open(ClientOptions::new(home.clone())).await.expect("opens");
+        std::fs::write(home.join("malai.toml"), "[network\n").expect("writes");
+        let error = client.info().await.expect_err("malai.toml is broken");
+        assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+        std::fs::write(home.join("malai.toml"), "").expect("writes");
+        client.info().await.expect("starts now");
+    }
 }

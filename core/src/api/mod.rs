@@ -12,7 +12,7 @@ pub use handler::handle;
 pub use malai_model::wire::local::{
     ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
     JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, StatusView, SyncView,
+    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView, SyncView,
 };
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};

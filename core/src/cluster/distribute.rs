@@ -38,8 +38,14 @@ pub async fn deliver(
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
         sender.send_message(&Request::PushConfig { length: text.len() as u64 }).await?;
-        send_text(&sender, text).await?;
-        let outcome = match receiver.message::<PushReply>().await? {
+        let sent = send_text(&sender, text).await;
+        // A machine that refuses what was announced stops reading; its answer says why.
+        let reply = match (receiver.message::<PushReply>().await, sent) {
+            (Ok(Some(reply)), _) => Some(reply),
+            (_, Err(error)) => return Err(error.into()),
+            (reply, Ok(())) => reply?,
+        };
+        let outcome = match reply {
             Some(PushReply::Accepted { serial }) => DeliveryOutcome::Accepted { serial },
             Some(PushReply::Refused { error, length })
                 if error.code == ErrorCode::ConfigStale && length > 0 =>
@@ -85,6 +91,7 @@ pub async fn answer_pull(stream: Stream, text: Option<&str>) -> Result<Option<u6
 pub async fn fetch_config<F>(
     connection: &Connection,
     have: Option<ConfigHave>,
+    listening: bool,
     limit: usize,
     take: impl FnOnce(String) -> F,
 ) -> Result<Option<u64>, ClusterError>
@@ -93,7 +100,7 @@ where
 {
     in_time(async {
         let Stream { sender, mut receiver } = connection.open_stream().await?;
-        sender.send_message(&Request::PullConfig { have }).await?;
+        sender.send_message(&Request::PullConfig { have, listening }).await?;
         let length = match receiver.message::<PullReply>().await? {
             Some(PullReply::Current {}) => return Ok(None),
             Some(PullReply::Config { length }) => length,

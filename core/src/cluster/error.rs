@@ -171,7 +171,7 @@ pub enum ClusterError {
     #[error("reach {0}: this home is no member of that cluster")]
     ForeignCluster(String),
     /// An address without a program behind it.
-    #[error("run nothing on {machine}: a program is missing")]
+    #[error("run a program on {machine}: none was named")]
     NoProgram {
         /// The address as it was typed.
         machine: String,
@@ -188,9 +188,6 @@ pub enum ClusterError {
     /// Too many wrong tokens came from there.
     #[error("register: too many failed attempts, locked out for {} s", .0.as_secs())]
     LockedOut(std::time::Duration),
-    /// The client failed to start, and said why then.
-    #[error("use this client: it failed to start")]
-    Closed,
     /// A config that came from the network was not taken.
     #[error("take the config: {0}")]
     ConfigRefused(SignedConfigProblem),
@@ -244,7 +241,6 @@ impl ClusterError {
             Self::TooMuchAtOnce => ErrorCode::LimitReached,
             Self::Panicked(_) => ErrorCode::Internal,
             Self::LockedOut(_) => ErrorCode::PeerLockedOut,
-            Self::Closed => ErrorCode::Cancelled,
             Self::ConfigRefused(problem) => problem.code(),
             Self::OutOfTurn(_) => ErrorCode::WireMalformed,
             Self::JoinRefused(error) | Self::Remote(error) => error.code,
@@ -264,7 +260,9 @@ impl ClusterError {
                     .as_deref()
                     .map(|hint| malai_model::text::escape_control(hint).into_owned());
             }
-            Self::Config { .. } => "mend what is listed above; the rules in force are untouched".to_owned(),
+            Self::Config { .. } => {
+                "mend what is listed above and try again; what was in force before still is".to_owned()
+            }
             Self::Exists(_) => "choose another alias, or look with `malai info`".to_owned(),
             Self::Unknown { known, .. } if known.is_empty() => {
                 "make one with `malai cluster init`, or join one with `malai machine init`".to_owned()
@@ -316,8 +314,7 @@ impl ClusterError {
             | Self::OutOfTurn(_)
             | Self::Several(_)
             | Self::CannotHost
-            | Self::Panicked(_)
-            | Self::Closed => return None,
+            | Self::Panicked(_) => return None,
         };
         Some(text)
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use malai_model::acl::{Authorized, Ceilings, Denied, Policy, Run, authorize_under};
+use malai_model::acl::{Authorized, Ceilings, Denied, DenyReason, Policy, Run, authorize_under};
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
@@ -303,6 +303,19 @@ pub enum RunDenied {
     /// Its rules do not let the caller.
     #[error("{}", .0.reason())]
     Rules(Denied),
+}
+
+impl RunDenied {
+    /// Whether it is this device's own `malai.toml` that forbids it.
+    pub fn is_ceiling(&self) -> bool {
+        match self {
+            Self::NoRules => false,
+            Self::Rules(denied) => matches!(
+                denied.reason(),
+                DenyReason::UserCeiling { .. } | DenyReason::ShellCeiling | DenyReason::ServicesCeiling
+            ),
+        }
+    }
 }
 
 fn key_id(keys: &dyn KeyStore, key: KeyRef, alias: &ClusterAlias) -> Result<Id52, ClusterError> {

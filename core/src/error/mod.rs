@@ -2,6 +2,7 @@
 
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
+use malai_model::wire::WireError;
 
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
@@ -34,9 +35,6 @@ pub enum Error {
     /// The answer is one to another question.
     #[error("understand the answer: it is one to another question")]
     OutOfTurn,
-    /// The client failed to start before, and said why then.
-    #[error("use this client: it failed to start")]
-    Closed,
 }
 
 impl Error {
@@ -48,7 +46,6 @@ impl Error {
             Self::Socket(error) => error.code(),
             Self::Failed(failed) => failed.error.code,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
-            Self::Closed => ErrorCode::Cancelled,
         }
     }
 
@@ -65,8 +62,12 @@ impl Error {
             Self::Socket(error) => error.hint(),
             Self::Failed(failed) => failed.error.hint.clone(),
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
-            Self::Closed => None,
         }
+    }
+
+    /// Folds it and what lies beneath into what crosses a boundary.
+    pub fn to_wire(&self) -> WireError {
+        WireError::of(self.code(), self, self.hint())
     }
 
     /// Returns what is wrong with files, if that is why.

@@ -53,6 +53,8 @@ enum Output {
     Remote {
         receiver: Box<StreamReceiver>,
         _sender: Arc<StreamSender>,
+        /// How it ended, told before all of its output was here.
+        ended: Option<CommandEnd>,
     },
     #[cfg(all(feature = "host", unix))]
     Local(Box<local::LocalOutput>),
@@ -87,7 +89,11 @@ impl RunningCommand {
         Ok(Self {
             input: CommandInput(Input::Remote(Arc::clone(&sender))),
             control: CommandControl(Control::Remote(Arc::clone(&sender))),
-            output: CommandOutput(Output::Remote { receiver: Box::new(receiver), _sender: sender }),
+            output: CommandOutput(Output::Remote {
+                receiver: Box::new(receiver),
+                _sender: sender,
+                ended: None,
+            }),
         })
     }
 
@@ -157,29 +163,37 @@ impl CommandOutput {
     /// Cancel safe: nothing is lost.
     pub async fn next(&mut self) -> Result<CommandEvent, ExecError> {
         match &mut self.0 {
-            Output::Remote { receiver, .. } => next_remote(receiver).await,
+            Output::Remote { receiver, ended, .. } => next_remote(receiver, ended).await,
             #[cfg(all(feature = "host", unix))]
             Output::Local(output) => output.next().await,
         }
     }
 }
 
-async fn next_remote(receiver: &mut StreamReceiver) -> Result<CommandEvent, ExecError> {
+/// The last of the output may wait for credit while the word that the command ended, which travels beside it, does not:
+/// the end is told when everything is here.
+async fn next_remote(
+    receiver: &mut StreamReceiver,
+    ended: &mut Option<CommandEnd>,
+) -> Result<CommandEvent, ExecError> {
     loop {
         match receiver.next().await? {
             Some(Incoming::Data(Channel::Main, bytes)) => return Ok(CommandEvent::Stdout(bytes)),
             Some(Incoming::Data(Channel::Stderr, bytes)) => return Ok(CommandEvent::Stderr(bytes)),
             Some(Incoming::End(_)) => {}
             Some(Incoming::Message(text)) => match serde_json::from_slice(&text) {
-                Ok(Notice::Ended(end)) => return Ok(CommandEvent::Ended(end)),
+                Ok(Notice::Ended(end)) => *ended = Some(end),
                 Ok(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
                 // A later version may say more while a command runs.
                 Ok(_) | Err(_) => {}
             },
             None => {
-                return Err(ExecError::Network(P2pError::Lost {
-                    reason: "the stream ended before the command did".to_owned(),
-                }));
+                return match ended {
+                    Some(end) => Ok(CommandEvent::Ended(*end)),
+                    None => Err(ExecError::Network(P2pError::Lost {
+                        reason: "the stream ended before the command did".to_owned(),
+                    })),
+                };
             }
         }
     }

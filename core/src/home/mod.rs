@@ -4,6 +4,7 @@
 //! directory, and the small files that belong to no feature. Not for private keys as keys
 //! (`crate::identity`), nor for what a config means (`malai_model::config`).
 
+mod claim;
 mod cluster_info;
 mod clusters;
 mod daemon_lock;
@@ -14,6 +15,7 @@ mod read;
 mod root;
 mod write;
 
+pub use claim::IdentityClaim;
 pub use cluster_info::ClusterInfo;
 pub use clusters::{ClusterDir, ClusterSurvey, Role};
 pub use daemon_lock::DaemonLock;

@@ -63,7 +63,9 @@ impl Node {
         let mut problems = None;
         for dir in dirs {
             let loaded = match dir.role {
-                Role::Manager => cluster::check(self.home(), self.keys().as_ref(), &dir.alias),
+                // What was distributed is needed behind the point of no return.
+                Role::Manager => cluster::load_state(self.home(), &dir.alias)
+                    .and_then(|_| cluster::check(self.home(), self.keys().as_ref(), &dir.alias)),
                 Role::Machine | Role::Waiting => LoadedCluster::load(self.home(), self.keys().as_ref(), dir),
             };
             match loaded {
@@ -101,6 +103,7 @@ impl Node {
             return Ok(RescanView { clusters, warnings, deliveries });
         }
         let loaded = self.blocking(Self::load_all).await?;
+        self.inner.work.limit(device.limits.sessions_per_peer as usize, device.limits.sessions as usize);
         *self.inner.device.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(device);
         let aliases: Vec<ClusterAlias> = loaded.iter().map(|cluster| cluster.alias.clone()).collect();
         for (alias, member) in self.members() {

@@ -1,5 +1,6 @@
 //! The manager's standing work: every machine gets its part, soon, and again until it has it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use malai_model::config::{Personalizer, root_digest, text_digest, verify_signed}
 use malai_model::id::Id52;
 use malai_model::wire::ConfigHave;
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use super::{Member, Node};
 use crate::cluster::{self, ClusterError, DeliveryOutcome, LoadedCluster, Rules};
@@ -20,6 +23,28 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 /// How often what became of deliveries is written, at most, while many are under way.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 
+/// How long after a delivery that changed the plan it is made anew; others may have ended by then.
+const PLAN_SOON: Duration = Duration::from_millis(50);
+/// How long after a failure of this device's own it is tried again.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Deliveries from the first that begins until none is under way.
+#[derive(Default)]
+struct Round {
+    under_way: BTreeSet<Id52>,
+    /// Of those, who should have something newer already.
+    again: BTreeSet<Id52>,
+    tried: usize,
+    taken: usize,
+    saved: Option<Instant>,
+}
+
+/// What a delivery's end means for the plan.
+enum Next {
+    AsPlanned,
+    PlanSoon,
+}
+
 /// What became of one delivery.
 enum Outcome {
     Accepted,
@@ -29,23 +54,49 @@ enum Outcome {
 }
 
 impl Node {
-    /// Runs until the member stops.
+    /// Runs until the member stops. Each machine is served by itself: one that does not answer holds up nobody else.
     pub(super) async fn distribute(&self, member: Arc<Member>) {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        // This function's own: dropped with it, they are aborted.
+        let mut sending = JoinSet::new();
+        let mut round = Round::default();
         loop {
-            let wait = match self.distribute_once(&member).await {
+            let wait = match self.send_due(&member, &permits, &mut sending, &mut round).await {
                 Ok(wait) => wait,
                 Err(error) => {
                     tracing::error!(cluster = %member.alias(), %error, "configs could not be distributed");
-                    Duration::from_secs(5)
+                    AFTER_FAILURE
                 }
             };
-            // Whether woken or waited, the plan is made anew from what is in force.
-            _ = tokio::time::timeout(wait.min(AT_LEAST), member.wake.notified()).await;
+            let mut due = Instant::now() + wait;
+            // A plan costs more the more machines there are: one that took its config is no reason for another.
+            loop {
+                tokio::select! {
+                    () = member.wake.notified() => break,
+                    () = tokio::time::sleep_until(due) => break,
+                    Some(sent) = sending.join_next() => {
+                        match self.sent(&member, sent, &mut round, sending.is_empty()).await {
+                            Ok(Next::AsPlanned) => {}
+                            Ok(Next::PlanSoon) => due = due.min(Instant::now() + PLAN_SOON),
+                            Err(error) => {
+                                tracing::error!(cluster = %member.alias(), %error, "a delivery could not be recorded");
+                                due = due.min(Instant::now() + AFTER_FAILURE);
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 
-    /// Sends what is due. Returns how long nothing more will be due.
-    async fn distribute_once(&self, member: &Arc<Member>) -> Result<Duration, ClusterError> {
+    /// Begins what is due. Returns how long nothing more will be due; the plan is made anew from what is in force.
+    async fn send_due(
+        &self,
+        member: &Arc<Member>,
+        permits: &Arc<Semaphore>,
+        sending: &mut JoinSet<(Delivery, Outcome)>,
+        round: &mut Round,
+    ) -> Result<Duration, ClusterError> {
         let loaded = member.loaded();
         let Rules::Master { config } = &loaded.rules else { return Ok(AT_LEAST) };
         let plan = {
@@ -57,47 +108,61 @@ impl Node {
             }
             plan
         };
-        if !plan.deliveries.is_empty() {
-            self.send_all(member, plan.deliveries).await?;
-            // What failed has a time of its own by now.
-            return Ok(Duration::from_millis(100));
-        }
-        let wait =
-            plan.next_due.map(|due| Duration::try_from(due.duration_since(self.now())).unwrap_or_default());
-        Ok(wait.unwrap_or(AT_LEAST).max(Duration::from_millis(50)))
-    }
-
-    async fn send_all(&self, member: &Arc<Member>, deliveries: Vec<Delivery>) -> Result<(), ClusterError> {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let mut sending = tokio::task::JoinSet::new();
-        let count = deliveries.len();
-        for delivery in deliveries {
-            let (node, member, permits) = (self.clone(), Arc::clone(member), Arc::clone(&permits));
-            // The set is this function's own: it is awaited below, and aborted if this function is dropped.
+        for delivery in plan.deliveries {
+            // What a machine is sent now may be old already: when it is through, the next plan says so.
+            if !round.under_way.insert(delivery.id52) {
+                round.again.insert(delivery.id52);
+                continue;
+            }
+            let (node, member, permits) = (self.clone(), Arc::clone(member), Arc::clone(permits));
             sending.spawn(async move {
                 let _permit = permits.acquire_owned().await;
                 let outcome = node.send_one(&member, &delivery).await;
-                (delivery, outcome)
+                (delivery, outcome.unwrap_or_else(|error| Outcome::Unreachable(error.to_string())))
             });
         }
-        let mut taken = 0;
-        let mut saved = tokio::time::Instant::now();
-        while let Some(sent) = sending.join_next().await {
-            let (delivery, outcome) = sent.map_err(|panic| ClusterError::Panicked(panic.to_string()))?;
-            let outcome = outcome.unwrap_or_else(|error| Outcome::Unreachable(error.to_string()));
-            taken += usize::from(matches!(outcome, Outcome::Accepted));
-            let mut state = self.state(member).await?;
-            self.record(member, &mut state, &delivery, &outcome)?;
-            if sending.is_empty() || saved.elapsed() > SAVE_EVERY {
-                self.save(member, &state).await?;
-                saved = tokio::time::Instant::now();
+        let wait =
+            plan.next_due.map(|due| Duration::try_from(due.duration_since(self.now())).unwrap_or_default());
+        Ok(wait.unwrap_or(AT_LEAST).clamp(Duration::from_millis(50), AT_LEAST))
+    }
+
+    /// Records what became of a delivery.
+    async fn sent(
+        &self,
+        member: &Arc<Member>,
+        sent: Result<(Delivery, Outcome), JoinError>,
+        round: &mut Round,
+        last: bool,
+    ) -> Result<Next, ClusterError> {
+        let (delivery, outcome) = match sent {
+            Ok(sent) => sent,
+            Err(panic) => {
+                // Whose it was is unknown: all may be tried again.
+                round.under_way.clear();
+                return Err(ClusterError::Panicked(panic.to_string()));
             }
+        };
+        round.under_way.remove(&delivery.id52);
+        let next = match outcome {
+            Outcome::Accepted if !round.again.remove(&delivery.id52) => Next::AsPlanned,
+            _ => Next::PlanSoon,
+        };
+        round.tried += 1;
+        round.taken += usize::from(matches!(outcome, Outcome::Accepted));
+        let mut state = self.state(member).await?;
+        self.record(member, &mut state, &delivery, &outcome)?;
+        if last || round.saved.is_none_or(|saved| saved.elapsed() > SAVE_EVERY) {
+            self.save(member, &state).await?;
+            round.saved = Some(Instant::now());
         }
-        tracing::info!(
-            cluster = %member.alias(), role = "cluster-manager",
-            "Config distributed to {taken} of {count} machines"
-        );
-        Ok(())
+        if last {
+            tracing::info!(
+                cluster = %member.alias(), role = "cluster-manager",
+                "Config distributed to {} of {} machines", round.taken, round.tried
+            );
+            *round = Round::default();
+        }
+        Ok(next)
     }
 
     async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {

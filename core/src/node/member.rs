@@ -11,6 +11,7 @@ use tokio::sync::{Notify, OnceCell};
 
 use super::invites::InviteListener;
 use crate::cluster::LoadedCluster;
+use crate::home::IdentityClaim;
 use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol};
 use crate::task::Scope;
 
@@ -35,6 +36,8 @@ pub struct Member {
 pub(crate) struct MemberNetwork {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) pool: Pool,
+    /// Says to other processes that the identity is in use.
+    pub(super) _claim: Option<IdentityClaim>,
 }
 
 /// The rules in force, shared with the gate of the endpoint.

@@ -20,9 +20,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+#[cfg(all(feature = "host", unix))]
 use malai_model::acl::Ceilings;
 use malai_model::cluster::{Lockout, LockoutLimits};
-use malai_model::config::{DeviceConfig, Discovery, Relays, UserName};
+#[cfg(all(feature = "host", unix))]
+use malai_model::config::UserName;
+use malai_model::config::{DeviceConfig, Discovery, Relays};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::name::ClusterAlias;
 
@@ -36,7 +39,8 @@ use crate::identity::KeyStore;
 use crate::p2p::{self, NetworkOptions, Transport};
 use crate::task::Scope;
 
-/// What a node works with.
+/// What a node works with. Cheap to clone.
+#[derive(Clone)]
 pub struct NodeOptions {
     /// Where its files are.
     pub home: Home,
@@ -137,7 +141,7 @@ impl Node {
         }
         self.inner.work.idle(drain).await;
         self.inner.scope.stop();
-        self.inner.work.end_all();
+        // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {
             member.close().await;
         }
@@ -162,6 +166,7 @@ impl Node {
     }
 
     /// What this device forbids whatever its clusters allow.
+    #[cfg(all(feature = "host", unix))]
     pub(crate) fn ceilings(&self) -> Ceilings {
         let host = &self.device().host;
         let mut ceilings = Ceilings::none();
@@ -180,11 +185,6 @@ impl Node {
     #[cfg(all(feature = "host", unix))]
     fn own_user(&self) -> Option<UserName> {
         self.inner.exec.user_name().parse().ok()
-    }
-
-    #[cfg(not(all(feature = "host", unix)))]
-    fn own_user(&self) -> Option<UserName> {
-        None
     }
 
     /// How long running requests may take to end at shutdown.

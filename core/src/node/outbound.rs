@@ -10,11 +10,11 @@ use malai_model::wire::{ConfigHave, ExecRequest};
 use super::member::MemberNetwork;
 use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
-use crate::exec::RunningCommand;
+use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{Connection, Endpoint, EndpointOptions, Pool, Serve};
-use malai_model::wire::local::RunRequest;
+use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Serve};
+use malai_model::wire::local::{RunRequest, SingleWord};
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed.
@@ -33,9 +33,17 @@ impl Node {
                 };
                 let secret = cluster::load_key(self.keys().as_ref(), key, &loaded.alias)?;
                 let serving = serve.is_some();
+                let claim = self.home().claim_identity(&loaded.alias)?;
+                let mut network = self.network_options();
+                if claim.is_none() && !serving {
+                    // On a relay the newest connection of an identity receives everything: whoever was first keeps it.
+                    tracing::debug!(cluster = %loaded.alias, "the identity is in use: dialling over direct paths only");
+                    network.relays = p2p::Relays::None;
+                    network.discovery.dns = false;
+                }
                 let options = EndpointOptions {
                     secret,
-                    network: self.network_options(),
+                    network,
                     preferred_port: serving.then(|| self.inner.peers.own_port(&member.own_id())).flatten(),
                     serve,
                 };
@@ -45,7 +53,7 @@ impl Node {
                 if serving && let Some(address) = endpoint.addresses().first() {
                     self.inner.peers.set_own_port(&member.own_id(), address.port());
                 }
-                Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint })
+                Ok(MemberNetwork { pool: Pool::new(Arc::clone(&endpoint), &member.scope), endpoint, _claim: claim })
             })
             .await
     }
@@ -61,6 +69,8 @@ impl Node {
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
         let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
+        let path = connection.path();
+        tracing::debug!(cluster = %member.alias(), %peer, address = path.address, relayed = path.relayed, "connected");
         if let Some(address) = connection.remote_address() {
             self.inner.peers.remember(peer, address, self.now());
         }
@@ -72,7 +82,7 @@ impl Node {
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
-        let (member, target, argv) = self.find(&request.words).await?;
+        let (member, target, argv) = self.find(&request.words, request.single_word).await?;
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
         }
@@ -80,17 +90,19 @@ impl Node {
         if target.id52 == member.own_id() {
             return self.run_here(&member, &exec);
         }
-        let reached = self.connect(&member, &target.id52, &target.addresses).await;
-        let connection = reached.map_err(|error| match error {
-            // The user knows a name, not an id52.
-            NodeError::Network(source) => {
+        let started = async {
+            let connection = self.connect(&member, &target.id52, &target.addresses).await?;
+            let stream = connection.open_stream().await?;
+            Ok(RunningCommand::start(stream, exec).await?)
+        };
+        started.await.map_err(|error| match error {
+            // The user knows a name, not an id52. That a peer admits nobody of this identity shows at the first answer.
+            NodeError::Network(source) | NodeError::Exec(ExecError::Network(source)) => {
                 let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
                 ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
             }
             other => other,
-        })?;
-        let stream = connection.open_stream().await?;
-        Ok(RunningCommand::start(stream, exec).await?)
+        })
     }
 
     /// This device is the target: the same check, the same process, no network.
@@ -117,10 +129,19 @@ impl Node {
 
     /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
     /// the manager is asked once, since it may have been added meanwhile.
-    async fn find(&self, words: &[String]) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
+    async fn find(
+        &self,
+        words: &[String],
+        single_word: SingleWord,
+    ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
         let known = self.known_clusters()?;
         let device = self.device();
-        let (found, argv) = resolve(words, &device.aliases, &known).map_err(ClusterError::from)?;
+        let (to_resolve, as_they_are) = match single_word {
+            SingleWord::Split => (words, &[][..]),
+            SingleWord::Keep => words.split_at(words.len().min(1)),
+        };
+        let (found, mut argv) = resolve(to_resolve, &device.aliases, &known).map_err(ClusterError::from)?;
+        argv.extend_from_slice(as_they_are);
         let ClusterRef::Known(cluster) = found.cluster else {
             return Err(ClusterError::ForeignCluster(found.to_string()).into());
         };
@@ -167,8 +188,9 @@ impl Node {
         };
         let connection = self.connect(member, &manager, &[]).await?;
         let limit = self.device().limits.config_bytes;
+        let listening = self.inner.mode == Mode::Serve;
         let take = |text: String| async move { self.take_config(member, text).await };
-        Ok(cluster::fetch_config(&connection, have(&loaded), limit, take).await?.is_some())
+        Ok(cluster::fetch_config(&connection, have(&loaded), listening, limit, take).await?.is_some())
     }
 
     /// Runs manager-side work on files in a thread where blocking hurts nobody.

@@ -1,13 +1,20 @@
 //! The one inbound gate: a peer's stream → what it wants → may it → the feature that does it.
 
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+#[cfg(all(feature = "host", unix))]
+use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::Ticket;
+use super::work::{Share, Ticket};
 use super::{Member, Node, NodeError};
+#[cfg(all(feature = "host", unix))]
+use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
@@ -41,9 +48,6 @@ impl Node {
             connection.close(CloseReason::not_admitted());
             return;
         }
-        if let Some(address) = connection.remote_address() {
-            self.inner.peers.remember(&peer, address, self.now());
-        }
         tracing::debug!(cluster = %member.alias(), %peer, "a peer connected");
         loop {
             let stream = match connection.accept_stream().await {
@@ -55,27 +59,33 @@ impl Node {
             };
             // The rules may have changed while the connection was open.
             if !member.loaded().admits(&peer) {
-                stream.sender.reset(stream_code::REVOKED);
+                turn_away(stream, stream_code::REVOKED);
                 continue;
             }
-            let Some(ticket) =
-                self.inner.work.enter(&member.loaded(), peer).filter(|_| member.is_accepting())
-            else {
+            let share = match cluster::is_manager(&member.loaded(), &peer) {
+                true => Share::Reserved,
+                false => Share::Common,
+            };
+            let ticket = self.inner.work.enter(member.alias(), peer, share);
+            let Some(ticket) = ticket.filter(|_| member.is_accepting()) else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
-                stream.sender.reset(stream_code::BUSY);
+                turn_away(stream, stream_code::BUSY);
                 continue;
             };
             let (node, member) = (self.clone(), Arc::clone(member));
             let scope = member.scope.clone();
-            scope.spawn("request", async move { node.serve_stream(&member, peer, stream, ticket).await });
+            let from = connection.remote_address();
+            scope.spawn("request", async move {
+                node.serve_stream(&member, Asker { peer, from }, stream, ticket).await
+            });
         }
     }
 
-    async fn serve_stream(&self, member: &Arc<Member>, peer: Id52, mut stream: Stream, ticket: Ticket) {
+    async fn serve_stream(&self, member: &Arc<Member>, asker: Asker, mut stream: Stream, ticket: Ticket) {
         let first =
             tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
-            Ok(Ok(Some(request))) => self.serve_request(member, peer, stream, request, ticket).await,
+            Ok(Ok(Some(request))) => self.serve_request(member, asker, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
                 let told = WireError {
@@ -87,23 +97,24 @@ impl Node {
                 Err(ServeProblem::Network(error))
             }
             Err(_) => {
-                stream.sender.reset(stream_code::STALLED);
+                turn_away(stream, stream_code::STALLED);
                 Err(ServeProblem::Stalled)
             }
         };
         if let Err(problem) = served {
-            tracing::info!(cluster = %member.alias(), %peer, "a request ended: {problem}");
+            tracing::info!(cluster = %member.alias(), peer = %asker.peer, "a request ended: {problem}");
         }
     }
 
     async fn serve_request(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         stream: Stream,
         request: Request,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        let Asker { peer, from } = asker;
         match request {
             Request::Ping {} => {
                 let pong = Notice::Pong { version: self.inner.options.version.to_owned() };
@@ -113,7 +124,13 @@ impl Node {
             }
             Request::Exec(request) => self.serve_exec(member, peer, stream, request, ticket).await,
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
-            Request::PullConfig { have } => self.serve_pull(member, peer, stream, have).await,
+            Request::PullConfig { have, listening } => {
+                // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
+                if listening && let Some(address) = from {
+                    self.inner.peers.remember(&peer, address, self.now());
+                }
+                self.serve_pull(member, peer, stream, have).await
+            }
             _ => {
                 refuse(stream, unsupported()).await;
                 Ok(())
@@ -131,8 +148,8 @@ impl Node {
         request: ExecRequest,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
-        if self.inner.work.is_full(&peer) {
-            // Only a manager gets here: what it may have beyond the limits is for its configs.
+        if cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer) {
+            // What a manager may have beyond the limits is for its configs.
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
@@ -156,7 +173,7 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
-                refuse(stream, denied_to_caller(&word)).await;
+                refuse(stream, denied_to_caller(&word, &denied, loaded.own_name.as_ref())).await;
                 return Ok(());
             }
         };
@@ -271,6 +288,13 @@ impl Node {
     }
 }
 
+/// Who asks, as the connection says.
+#[derive(Clone, Copy)]
+struct Asker {
+    peer: Id52,
+    from: Option<SocketAddr>,
+}
+
 /// Why a request was not served to its end; for the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeProblem {
@@ -280,6 +304,12 @@ pub(super) enum ServeProblem {
     Cluster(#[from] ClusterError),
     #[error("it stalled")]
     Stalled,
+}
+
+/// Ends both halves with the same code: whichever the peer looks at first says why.
+fn turn_away(mut stream: Stream, code: u32) {
+    stream.sender.reset(code);
+    stream.receiver.stop(code);
 }
 
 /// Tells the peer why nothing comes. If it is gone already there is nobody to tell.
@@ -312,11 +342,18 @@ fn loggable(word: &str) -> String {
 }
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
-fn denied_to_caller(word: &str) -> WireError {
+#[cfg(all(feature = "host", unix))]
+fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+    let here = own.map_or("that machine", MachineName::as_str);
+    let hint = if denied.is_ceiling() {
+        format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
+    } else {
+        format!("ask the cluster's manager for the right; the reason is in the malai.log of {here}")
+    };
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed here"),
-        hint: Some("ask the cluster's manager for the right; the reason is in this machine's log".to_owned()),
+        message: format!("run {word:?}: not allowed on {here}"),
+        hint: Some(hint),
     }
 }
 

@@ -128,7 +128,10 @@ fn connection_view(member: &Arc<Member>, peer: Id52, path: PathView, direction: 
     ConnectionView {
         cluster: member.alias().clone(),
         peer,
-        machine: member.loaded().name_of(&peer),
+        name: match member.loaded().name_of(&peer) {
+            Some(name) => Some(name.to_string()),
+            None => (member.loaded().manager == Some(peer)).then(|| "cluster-manager".to_owned()),
+        },
         direction: direction.to_owned(),
         address: path.address,
         relayed: path.relayed,

@@ -1,6 +1,7 @@
 //! What runs now for others: so that it can be counted, limited, and authorised again when the rules change.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>
 pub(crate) struct OpenWork {
     entries: Mutex<Entries>,
     changed: Notify,
-    per_peer: usize,
-    in_all: usize,
+    per_peer: AtomicUsize,
+    in_all: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -39,47 +40,79 @@ struct Entry {
     allowed: Option<StillAllowed>,
 }
 
+/// What a request counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// The limits of its peer and of all peers together.
+    Common,
+    /// Neither: a cluster's manager is heard by a full machine too, or no right could be taken away there.
+    Reserved,
+}
+
 /// An open request. Dropping it says that it is over.
 pub(crate) struct Ticket {
     work: Arc<OpenWork>,
     number: u64,
     /// Cancelled when the right is taken away.
+    #[cfg(all(feature = "host", unix))]
     pub(crate) revoked: CancellationToken,
 }
 
 impl OpenWork {
     pub(crate) fn new(per_peer: usize, in_all: usize) -> Self {
-        Self { entries: Mutex::default(), changed: Notify::new(), per_peer, in_all }
+        Self {
+            entries: Mutex::default(),
+            changed: Notify::new(),
+            per_peer: AtomicUsize::new(per_peer),
+            in_all: AtomicUsize::new(in_all),
+        }
+    }
+
+    /// Changes the limits; what is open stays.
+    pub(crate) fn limit(&self, per_peer: usize, in_all: usize) {
+        self.per_peer.store(per_peer, Ordering::Relaxed);
+        self.in_all.store(in_all, Ordering::Relaxed);
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
-    ///
-    /// What members have open never keeps the manager out: the config that ends it would not arrive. Even the manager's
-    /// own commands leave room for that.
-    pub(crate) fn enter(self: &Arc<Self>, loaded: &LoadedCluster, peer: Id52) -> Option<Ticket> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        cluster: &ClusterAlias,
+        peer: Id52,
+        share: Share,
+    ) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        let room = if loaded.manager == Some(peer) {
-            of_peer < self.per_peer + MANAGER_RESERVE
-        } else {
-            of_peer < self.per_peer && entries.open.len() < self.in_all
+        let (per_peer, in_all) = (self.per_peer.load(Ordering::Relaxed), self.in_all.load(Ordering::Relaxed));
+        let full = match share {
+            Share::Common => of_peer >= per_peer || entries.open.len() >= in_all,
+            // Not even by its own commands.
+            Share::Reserved => of_peer >= per_peer.saturating_add(MANAGER_RESERVE),
         };
-        if !room {
+        if full {
             return None;
         }
         let number = entries.next;
         entries.next += 1;
         let revoked = CancellationToken::new();
-        let entry = Entry { cluster: loaded.alias.clone(), peer, revoked: revoked.clone(), allowed: None };
+        let entry = Entry { cluster: cluster.clone(), peer, revoked: revoked.clone(), allowed: None };
         entries.open.insert(number, entry);
         entries.by_peer.insert(peer, of_peer + 1);
-        Some(Ticket { work: Arc::clone(self), number, revoked })
+        Some(Ticket {
+            work: Arc::clone(self),
+            number,
+            #[cfg(all(feature = "host", unix))]
+            revoked,
+        })
     }
 
-    /// Whether a peer has as many requests open as it may have commands.
-    pub(crate) fn is_full(&self, peer: &Id52) -> bool {
+    /// Whether a peer has more requests open than it may have commands.
+    #[cfg(all(feature = "host", unix))]
+    pub(crate) fn is_over(&self, peer: &Id52) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.by_peer.get(peer).copied().unwrap_or(0) > self.per_peer || entries.open.len() > self.in_all
+        let of_peer = entries.by_peer.get(peer).copied().unwrap_or(0);
+        of_peer > self.per_peer.load(Ordering::Relaxed)
+            || entries.open.len() > self.in_all.load(Ordering::Relaxed)
     }
 
     /// Asks every open request of a cluster whether it is still allowed, and ends those that are not. Returns how many
@@ -99,12 +132,6 @@ impl OpenWork {
             }
         }
         ended
-    }
-
-    pub(crate) fn end_all(&self) {
-        for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.values() {
-            entry.revoked.cancel();
-        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -138,6 +165,8 @@ impl OpenWork {
     }
 }
 
+/// Only commands stay open for long enough to be authorised again.
+#[cfg(all(feature = "host", unix))]
 impl Ticket {
     /// Says under which rules the request may stay open. Call it *before* deciding by the rules in force: then a change
     /// that comes between is seen by one or the other.

@@ -139,6 +139,9 @@ impl P2pError {
             Self::NotAdmitted { .. } => {
                 Some("ask the cluster's admin to let this machine in with an allow_from rule".to_owned())
             }
+            Self::StreamReset { code: stream_code::BUSY } => {
+                Some("try again in a moment; [limits] of that machine's malai.toml says how many".to_owned())
+            }
             Self::Incompatible { .. } => Some("update malai on the older of the two machines".to_owned()),
             Self::RuntimeDir { path, .. } => Some(format!(
                 "it must be a directory of your own with mode 0700: `chmod 700 {path}`, or remove it"

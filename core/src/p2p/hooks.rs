@@ -31,7 +31,7 @@ impl Gate {
         if !admitted {
             self.counters.count_refused();
             let peer = peer.map(|peer| peer.to_string());
-            tracing::info!(peer, "a connection was refused: unknown, or no rights here");
+            tracing::debug!(peer, "a connection was refused: unknown, or no rights here");
         }
         admitted
     }

@@ -30,6 +30,7 @@ fn layer(module: &str) -> Option<u8> {
 /// Finds imports that point up or sideways, modules without a layer, and uses of the facade from inside.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let facade = facade(tree);
     let mut sideways: BTreeMap<(String, String), (String, usize)> = BTreeMap::new();
     for source in &tree.sources {
         let Some(modules) = module_path(&source.path) else { continue };
@@ -43,6 +44,8 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         };
         for (target, at) in imports(source, modules.len()) {
             let line = source.line_of(at);
+            // A name of the facade is its module's.
+            let target = facade.get(&target).cloned().unwrap_or(target);
             if target == own || OF_THE_FACADE.contains(&target.as_str()) {
                 continue;
             }
@@ -75,6 +78,22 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns which module each name that `lib.rs` re-exports comes from.
+fn facade(tree: &Tree) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let Some(lib) = tree.sources.iter().find(|source| source.path == "core/src/lib.rs") else { return names };
+    for (at, marker) in lib.product().match_indices("pub use ") {
+        let text = lib.product()[at + marker.len()..].split(';').next().unwrap_or("");
+        let Some((module, rest)) = text.split_once("::").filter(|(module, _)| layer(module).is_some()) else {
+            continue;
+        };
+        for name in rest.split(|c: char| !is_word(c)).filter(|name| name.starts_with(char::is_uppercase)) {
+            names.insert(name.to_owned(), module.to_owned());
+        }
+    }
+    names
 }
 
 /// Returns the module that a file of core is, outermost first; `None` for `lib.rs` and files elsewhere.

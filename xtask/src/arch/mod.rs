@@ -88,6 +88,9 @@ mod tests {
     fn a_module_without_a_layer_and_the_facade_used_from_inside_are_found() {
         assert_eq!(broken(&[("core/src/misc/mod.rs", "")]), ["layers"]);
         assert_eq!(broken(&[("core/src/exec/mod.rs", "use crate::Client;")]), ["layers"]);
+        let lib = ("core/src/lib.rs", "pub use api::{Client, View};\npub use error::Error;");
+        assert_eq!(broken(&[lib, ("core/src/exec/mod.rs", "use crate::View;")]), ["layers"]);
+        assert_eq!(broken(&[lib, ("core/src/api/mod.rs", "use crate::Error;")]), [""; 0]);
     }
 
     #[test]

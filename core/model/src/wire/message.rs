@@ -29,6 +29,9 @@ pub enum Request {
     PullConfig {
         /// What the machine has already.
         have: Option<ConfigHave>,
+        /// Whether the machine listens where it calls from: then the manager may remember the address.
+        #[serde(default)]
+        listening: bool,
     },
 }
 

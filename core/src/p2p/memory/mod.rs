@@ -261,7 +261,7 @@ impl Session {
     }
 }
 
-type Pipes = (PipeSend, PipeRecv);
+pub(super) type Pipes = (PipeSend, PipeRecv);
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -280,9 +280,9 @@ impl Link {
         }
         let (a, b) = self.session.pair;
         let peer = if self.me == a { b } else { a };
-        let (our_send, their_recv) = pipe(self, peer);
+        let (mut our_send, their_recv) = pipe(self, peer);
         let (their_send, our_recv) = pipe(self, self.me);
-        self.open.send((their_send, their_recv)).ok()?;
+        our_send.announce_with(self.open.clone(), (their_send, their_recv));
         Some((RawSend::Memory(our_send), RawRecv::Memory(our_recv)))
     }
 

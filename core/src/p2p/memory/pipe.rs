@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use malai_model::id::Id52;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep};
 
-use super::{Link, Session, World, lock};
+use super::{Link, Pipes, Session, World, lock};
 use crate::p2p::raw::RawEnd;
 
 /// Unread bytes of one stream, as a QUIC stack's default window.
@@ -31,6 +32,8 @@ pub(in crate::p2p) struct PipeSend {
     world: Arc<Mutex<World>>,
     session: Arc<Session>,
     pipe: Arc<Mutex<Pipe>>,
+    /// As in QUIC, the peer learns of a stream with the first thing that is sent on it.
+    announce: Option<Box<(UnboundedSender<Pipes>, Pipes)>>,
 }
 
 /// The receiving end.
@@ -47,7 +50,7 @@ pub(super) fn pipe(link: &Link, reader: Id52) -> (PipeSend, PipeRecv) {
     let pipe = Arc::new(Mutex::new(Pipe::default()));
     let (world, session) = (link.world.clone(), link.session.clone());
     (
-        PipeSend { world: world.clone(), session: session.clone(), pipe: pipe.clone() },
+        PipeSend { world: world.clone(), session: session.clone(), pipe: pipe.clone(), announce: None },
         PipeRecv { world, session, pipe, reader, sleep: None },
     )
 }
@@ -57,6 +60,19 @@ fn lock_pipe(pipe: &Mutex<Pipe>) -> MutexGuard<'_, Pipe> {
 }
 
 impl PipeSend {
+    /// Hands the peer's ends over as soon as something is sent.
+    pub(super) fn announce_with(&mut self, open: UnboundedSender<Pipes>, pipes: Pipes) {
+        self.announce = Some(Box::new((open, pipes)));
+    }
+
+    fn announce(&mut self) {
+        if let Some(announce) = self.announce.take() {
+            let (open, pipes) = *announce;
+            // Nobody accepts when the connection is closed, and then every use of the stream says so.
+            let _closed = open.send(pipes);
+        }
+    }
+
     pub(in crate::p2p) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,12 +95,15 @@ impl PipeSend {
         let arrives = Instant::now() + world.delay;
         pipe.bytes.push_back((arrives, bytes.split_to(room)));
         world.wake();
+        drop((pipe, world));
+        self.announce();
         Poll::Ready(Ok(()))
     }
 
     pub(in crate::p2p) fn finish(&mut self) {
         lock_pipe(&self.pipe).finished = true;
         lock(&self.world).wake();
+        self.announce();
     }
 
     pub(in crate::p2p) fn reset(&mut self, code: u32) {
@@ -96,6 +115,7 @@ impl PipeSend {
             }
         }
         lock(&self.world).wake();
+        self.announce();
     }
 
     /// In memory, what arrived is acknowledged when it is read.

@@ -3,7 +3,9 @@
 mod request;
 mod view;
 
-pub use request::{ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules, RunRequest};
+pub use request::{
+    ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules, RunRequest, SingleWord,
+};
 pub use view::{
     ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
     MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, StatusView, SyncView,

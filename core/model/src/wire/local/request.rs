@@ -109,12 +109,32 @@ pub enum JoinVia {
     Manager(Id52),
 }
 
-/// A program to run, as it was typed.
+/// A program to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RunRequest {
     /// The address and the program's words.
     pub words: Vec<String>,
+    /// What a single word with blanks means.
+    #[serde(default, skip_serializing_if = "SingleWord::is_typed")]
+    pub single_word: SingleWord,
     /// `TERM`, `LANG` and `LC_*` of the caller.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+}
+
+/// What one word with blanks after an address means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SingleWord {
+    /// A person typed it: it is split as a shell would.
+    #[default]
+    Split,
+    /// A program made it: it is the program's name as it stands.
+    Keep,
+}
+
+impl SingleWord {
+    fn is_typed(&self) -> bool {
+        *self == Self::Split
+    }
 }

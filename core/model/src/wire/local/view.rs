@@ -243,8 +243,8 @@ pub struct ConnectionView {
     pub cluster: ClusterAlias,
     /// Who.
     pub peer: Id52,
-    /// Its name, if it has one.
-    pub machine: Option<MachineName>,
+    /// Its name in the cluster, or `cluster-manager`.
+    pub name: Option<String>,
     /// `in` or `out`: who opened it.
     pub direction: String,
     /// Where it is now.
