@@ -18,6 +18,8 @@ use crate::task::Scope;
 use crate::timeouts;
 use malai_model::wire::local::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
 
+/// How long after its end an invite is still answered, in hours, so that who holds it hears that it is over.
+const ANSWERED_AFTER_EXPIRY: i64 = 7 * 24;
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many joiners one invite serves at once: each costs little, and many that say nothing shall not keep others out.
 const JOINERS_AT_ONCE: usize = 256;
@@ -126,7 +128,7 @@ impl Node {
         };
         let now = self.now();
         let wanted: Vec<Id52> =
-            records.iter().filter(|(_, record)| is_open(record, now)).map(|(id52, _)| *id52).collect();
+            records.iter().filter(|(_, record)| is_answered(record, now)).map(|(id52, _)| *id52).collect();
         let ended: Vec<InviteListener> = {
             let mut listeners = member.invites.lock().unwrap_or_else(PoisonError::into_inner);
             let over: Vec<Id52> = listeners.keys().filter(|id| !wanted.contains(id)).copied().collect();
@@ -290,8 +292,8 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
 
 /// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
 /// revoked says so, or who holds it would wait until it expires.
-fn is_open(record: &InviteRecord, now: Timestamp) -> bool {
-    now < record.expires
+fn is_answered(record: &InviteRecord, now: Timestamp) -> bool {
+    now.duration_since(record.expires) < jiff::SignedDuration::from_hours(ANSWERED_AFTER_EXPIRY)
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

@@ -43,6 +43,14 @@ impl Node {
     async fn serve_connection(&self, member: &Arc<Member>, connection: Connection) {
         let peer = connection.peer();
         let _entered = member.enter(connection.clone());
+        // Each costs memory, and streams of one connection do as well. The manager is never kept out.
+        if member.inbound_of(&peer) > self.device().limits.sessions_per_peer as usize
+            && !cluster::is_manager(&member.loaded(), &peer)
+        {
+            tracing::warn!(cluster = %member.alias(), %peer, "closed a connection: the peer has too many");
+            connection.close(CloseReason::crowded());
+            return;
+        }
         // The rules may have changed between the handshake and this line.
         if !member.loaded().admits(&peer) {
             connection.close(CloseReason::not_admitted());
@@ -144,8 +152,8 @@ impl Node {
         request: ExecRequest,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
-        if self.inner.work.is_full(&peer) {
-            // Only a manager gets here: what it may have beyond the limits is for its configs.
+        if cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer) {
+            // What a manager may have beyond the limits is for its configs.
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
