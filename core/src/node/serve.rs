@@ -43,10 +43,10 @@ impl Node {
     async fn serve_connection(&self, member: &Arc<Member>, connection: Connection) {
         let peer = connection.peer();
         let _entered = member.enter(connection.clone());
-        // Each costs memory, and streams of one connection do as well. The manager is never kept out.
-        if member.inbound_of(&peer) > self.device().limits.sessions_per_peer as usize
-            && !cluster::is_manager(&member.loaded(), &peer)
-        {
+        // Each costs memory, and a peer that has as many as this wants nothing good: a request is told of its own limit
+        // long before. The manager is never kept out.
+        let most = self.device().limits.sessions_per_peer as usize * 2 + SPARE_CONNECTIONS;
+        if member.inbound_of(&peer) > most && !cluster::is_manager(&member.loaded(), &peer) {
             tracing::warn!(cluster = %member.alias(), %peer, "closed a connection: the peer has too many");
             connection.close(CloseReason::crowded());
             return;
@@ -334,6 +334,9 @@ fn unsupported() -> WireError {
         hint: Some("bring malai on both machines to the same version".to_owned()),
     }
 }
+
+/// How many connections a peer may have beyond twice its sessions.
+const SPARE_CONNECTIONS: usize = 16;
 
 /// The longest word of a peer that a log line holds, in bytes.
 const LOGGED_WORD: usize = 128;
