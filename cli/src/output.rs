@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use malai_core::api::SCHEMA;
 use malai_core::model::diagnostic::Diagnostic;
+use malai_core::model::text::escape_control;
 use serde::Serialize;
 
 use crate::env::Env;
@@ -32,8 +33,14 @@ impl Output {
 
     /// Prints a line of data.
     pub(crate) fn line(&self, text: &str) {
-        // A reader that went away (`| head`) is no failure.
-        _ = writeln!(std::io::stdout().lock(), "{text}");
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+            // A reader that went away (`| head`) is no failure.
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.note(&format!("{} failed to write the output", self.paint("error:", "31")));
+            self.note(&format!("{} {error}", self.paint("caused by:", "31")));
+            std::process::exit(FAILED.into());
+        }
     }
 
     /// Prints data as JSON, with the version of the schema beside it.
@@ -77,12 +84,16 @@ impl Output {
             return;
         }
         self.diagnostics(&failure.diagnostics);
-        self.note(&format!("{} failed to {}", self.paint("error:", "31"), failure.message));
+        // Whatever a peer or a file put into it: nothing but what is painted here may act on the terminal.
+        let line = |head: &str, colour: &str, text: &str| {
+            self.note(&format!("{} {}", self.paint(head, colour), escape_control(text)));
+        };
+        line("error:", "31", &format!("failed to {}", failure.message));
         for cause in &failure.causes {
-            self.note(&format!("{} {cause}", self.paint("caused by:", "31")));
+            line("caused by:", "31", cause);
         }
         if let Some(hint) = &failure.hint {
-            self.note(&format!("{} {hint}", self.paint("hint:", "36")));
+            line("hint:", "36", hint);
         }
     }
 

@@ -7,6 +7,7 @@ mod commands;
 mod configs;
 mod crashes;
 mod daemons;
+mod hostile;
 mod invites;
 mod refusals;
 mod streams;

@@ -31,6 +31,12 @@ const RUNS: &[Run] = &[
         times: 200.0,
     },
     Run {
+        name: "races",
+        about: "rights taken away while commands start, and partitions while configs are distributed",
+        tests: &["--test", "engine", "--", "survives", "partition", "at_once"],
+        times: 100.0,
+    },
+    Run {
         name: "crashes",
         about: "kill -9 of daemons during distribution",
         tests: &["--test", "e2e", "--", "crashes::"],

@@ -1,5 +1,6 @@
 //! `malai web01.company ps aux`.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
@@ -41,11 +42,18 @@ async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     let scope = Scope::new();
     start_stdin(&scope, command.input);
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
-    let mut passing = std::pin::pin!(pass_on(command.output, writer));
+    let ended = Cell::new(false);
+    // Beside the signals, not between them: a reader that pauses (`| less`) must not keep Ctrl-C from the command.
+    let mut passing = std::pin::pin!(pass_on(command.output, writer, &ended));
     let outcome = loop {
         tokio::select! {
             outcome = &mut passing => break outcome,
             signal = signals.next() => {
+                // After SIGHUP the terminal is gone, and with it whoever could end a command that ignores this: once this
+                // process is lost the machine hangs the command up, and kills it if it does not heed that.
+                if signal == Signal::Hup || ended.get() {
+                    break Ok(128 + number(signal));
+                }
                 // If it does not arrive the command is over or lost, which its output tells.
                 if let Err(error) = command.control.signal(signal).await {
                     tracing::debug!(%error, "a signal did not arrive");
@@ -57,25 +65,26 @@ async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     outcome
 }
 
-/// Writes a command's output until it ends. Returns its status.
-async fn pass_on(mut output: CommandOutput, writer: Writer) -> Outcome {
+/// Writes a command's output until it ends, and notes that it has. Returns its status.
+async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<bool>) -> Outcome {
     loop {
-        let written = match output.next().await {
-            Ok(CommandEvent::Stdout(bytes)) => writer.write(Target::Stdout, bytes).await,
-            Ok(CommandEvent::Stderr(bytes)) => writer.write(Target::Stderr, bytes).await,
+        let (target, block) = match output.next().await {
+            Ok(CommandEvent::Stdout(bytes)) => (Target::Stdout, bytes),
+            Ok(CommandEvent::Stderr(bytes)) => (Target::Stderr, bytes),
             Ok(CommandEvent::Ended(end)) => {
-                let written = writer.finish().await;
-                return Ok(if written.is_ok() { end.shell_status() } else { BROKEN_PIPE });
+                ended.set(true);
+                return Ok(writer.finish().await?.unwrap_or(end.shell_status()));
             }
             Err(error) => {
+                ended.set(true);
                 // What came before the failure is the command's, and stands before the failure's own words.
-                _ = writer.finish().await;
+                writer.finish().await?;
                 return Err(malai_core::Error::from(error).into());
             }
         };
-        if written.is_err() {
-            // As in a local pipe: `malai web01.company yes | head` ends both.
-            return Ok(BROKEN_PIPE);
+        if !writer.write(target, block).await {
+            // Stdout takes nothing more: the thread says why.
+            return Ok(writer.finish().await?.unwrap_or(BROKEN_PIPE));
         }
     }
 }
@@ -131,8 +140,8 @@ enum Target {
 
 /// Writes output on a thread.
 struct Writer {
-    blocks: mpsc::Sender<(Target, Bytes)>,
-    done: tokio::sync::oneshot::Receiver<()>,
+    blocks: Option<mpsc::Sender<(Target, Bytes)>>,
+    done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
 impl Writer {
@@ -143,30 +152,39 @@ impl Writer {
         let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         let mut stderr = std::io::stderr();
         std::thread::spawn(move || {
-            while let Some((target, block)) = waiting.blocking_recv() {
+            let mut written = Ok(());
+            while let (Ok(()), Some((target, block))) = (&written, waiting.blocking_recv()) {
                 match target {
-                    Target::Stdout if stdout.write_all(&block).is_err() => return,
-                    Target::Stdout => {}
+                    Target::Stdout => written = stdout.write_all(&block),
                     // Whoever closed stderr does not want it.
                     Target::Stderr => _ = stderr.write_all(&block),
                 }
             }
-            _ = tell.send(());
+            // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
+            drop(waiting);
+            _ = tell.send(written);
         });
-        Ok(Self { blocks, done })
+        Ok(Self { blocks: Some(blocks), done })
     }
 
-    /// Hands over a block; fails when nobody reads stdout any more.
-    async fn write(&self, target: Target, block: Bytes) -> Result<(), ReaderGone> {
-        self.blocks.send((target, block)).await.map_err(|_| ReaderGone)
+    /// Hands over a block. False when stdout takes nothing more.
+    async fn write(&self, target: Target, block: Bytes) -> bool {
+        match &self.blocks {
+            Some(blocks) => blocks.send((target, block)).await.is_ok(),
+            None => false,
+        }
     }
 
-    /// Waits until everything is written.
-    async fn finish(self) -> Result<(), ReaderGone> {
-        drop(self.blocks);
-        self.done.await.map_err(|_| ReaderGone)
+    /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more: `malai
+    /// web01.company yes | head` ends both, as in a local pipe.
+    async fn finish(&mut self) -> Result<Option<u8>, Failure> {
+        self.blocks = None;
+        match (&mut self.done).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::local("write the output of the command", &error))
+            }
+            Ok(Err(_)) | Err(_) => Ok(Some(BROKEN_PIPE)),
+        }
     }
 }
-
-/// The reader of our stdout is gone: what a program gets SIGPIPE for.
-struct ReaderGone;

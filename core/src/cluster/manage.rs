@@ -188,16 +188,28 @@ pub fn register(
     }
     // The book first: a crash behind it costs a use, never hands one out twice.
     save_book(home, &guard, alias, &book)?;
-    if let Some(edit) = &settled.edit {
-        home.write(&guard, &disk_path, add(&disk_path, &disk_text, edit)?.as_bytes())?;
-    }
-    let loaded = match &plan.edit {
-        Some(edit) => {
-            let text = add(&applied_path, &applied_text, edit)?;
-            home.write(&guard, &applied_path, text.as_bytes())?;
-            checked(home, keys, alias, &text)?
+    let write = || {
+        if let Some(edit) = &settled.edit {
+            home.write(&guard, &disk_path, add(&disk_path, &disk_text, edit)?.as_bytes())?;
         }
-        None => LoadedCluster::of_master(alias.clone(), applied.manager().id52, applied, warnings),
+        let Some(edit) = &plan.edit else { return Ok(None) };
+        let text = add(&applied_path, &applied_text, edit)?;
+        home.write(&guard, &applied_path, text.as_bytes())?;
+        checked(home, keys, alias, &text).map(Some)
+    };
+    let loaded = match write() {
+        Ok(Some(loaded)) => loaded,
+        Ok(None) => LoadedCluster::of_master(alias.clone(), applied.manager().id52, applied, warnings),
+        Err(error) => {
+            // No crash, but a full disk, say: nobody was registered, so nothing was used.
+            if decision == JoinDecision::New
+                && let Some(record) = book.invite.get_mut(invite)
+            {
+                record.uses.retain(|used| used != joiner);
+                save_book(home, &guard, alias, &book)?;
+            }
+            return Err(error);
+        }
     };
     let root = load_key(keys, KeyRef::ClusterRoot(alias.clone()), alias)?;
     let next = load_key(keys, KeyRef::NextRoot(alias.clone()), alias)?.id52();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use malai_model::code::ErrorCode;
-use malai_model::config::verify_signed;
+use malai_model::config::{SignedConfigProblem, verify_signed};
 use malai_model::id::Id52;
 
 use super::{ClusterError, LoadedCluster, Rules};
@@ -41,6 +41,14 @@ pub fn receive_config(home: &Home, current: &LoadedCluster, text: &str) -> Resul
     let path = home.machine_config(alias);
     let signed = verify_signed(text, &manager, &current.own_id, current.serial())?;
     let guard = home.lock_for_writing_blocking()?;
+    // Another process of this home may have taken a newer one meanwhile.
+    if let Some(on_disk) = home.load_text(&path)?
+        && let Ok(newer) = verify_signed(&on_disk, &manager, &current.own_id, current.serial())
+        && newer.config.recipient().serial >= signed.config.recipient().serial
+    {
+        let serial = signed.config.recipient().serial;
+        return Err(SignedConfigProblem::Stale { serial, newest: newer.config.recipient().serial }.into());
+    }
     home.write(&guard, &path, text.as_bytes())?;
     let text = Arc::from(text);
     let loaded =

@@ -31,6 +31,10 @@ pub async fn run(
     let home = options.home.clone();
     let _lock = home.lock_for_daemon().map_err(Error::from)?;
     let path = home.socket_path(runtime_dir.as_deref()).map_err(Error::from)?;
+    if let Some(dir) = path.parent().filter(|dir| *dir != home.root()) {
+        // Where others may write they could put a socket of theirs in the place of this one.
+        crate::home::ensure_private_dir(dir).map_err(Error::from)?;
+    }
     let node = Node::start(options, Mode::Serve).await.map_err(Error::from)?;
     let scope = Scope::new();
     let served = match socket::listen(&path) {

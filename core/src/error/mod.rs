@@ -2,6 +2,7 @@
 
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
+use malai_model::wire::WireError;
 
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
@@ -62,6 +63,11 @@ impl Error {
             Self::Failed(failed) => failed.error.hint.clone(),
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }
+    }
+
+    /// Folds it and what lies beneath into what crosses a boundary.
+    pub fn to_wire(&self) -> WireError {
+        WireError::of(self.code(), self, self.hint())
     }
 
     /// Returns what is wrong with files, if that is why.

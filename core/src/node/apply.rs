@@ -63,7 +63,9 @@ impl Node {
         let mut problems = None;
         for dir in dirs {
             let loaded = match dir.role {
-                Role::Manager => cluster::check(self.home(), self.keys().as_ref(), &dir.alias),
+                // What was distributed is needed behind the point of no return.
+                Role::Manager => cluster::load_state(self.home(), &dir.alias)
+                    .and_then(|_| cluster::check(self.home(), self.keys().as_ref(), &dir.alias)),
                 Role::Machine | Role::Waiting => LoadedCluster::load(self.home(), self.keys().as_ref(), dir),
             };
             match loaded {

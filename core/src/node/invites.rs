@@ -18,9 +18,11 @@ use crate::task::Scope;
 use crate::timeouts;
 use malai_model::wire::local::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
 
+/// How long after its end an invite is still answered, in hours, so that who holds it hears that it is over.
+const ANSWERED_AFTER_EXPIRY: i64 = 7 * 24;
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How many joiners one invite serves at once; the rest wait in the handshake.
-const JOINERS_AT_ONCE: usize = 16;
+/// How many joiners one invite serves at once: each costs little, and many that say nothing shall not keep others out.
+const JOINERS_AT_ONCE: usize = 256;
 
 /// An invite's own endpoint.
 pub(crate) struct InviteListener {
@@ -126,7 +128,7 @@ impl Node {
         };
         let now = self.now();
         let wanted: Vec<Id52> =
-            records.iter().filter(|(_, record)| is_open(record, now)).map(|(id52, _)| *id52).collect();
+            records.iter().filter(|(_, record)| is_answered(record, now)).map(|(id52, _)| *id52).collect();
         let ended: Vec<InviteListener> = {
             let mut listeners = member.invites.lock().unwrap_or_else(PoisonError::into_inner);
             let over: Vec<Id52> = listeners.keys().filter(|id| !wanted.contains(id)).copied().collect();
@@ -193,7 +195,7 @@ impl Node {
         let joiner = connection.peer();
         let mut stream = connection.accept_stream().await?;
         let Some(request) = stream.receiver.message::<JoinRequest>().await? else { return Ok(()) };
-        let source = connection.remote_address().map(|address| address.ip());
+        let source = (invite, connection.remote_address().map(|address| address.ip()));
         match self.join_as_manager(member, invite, joiner, source, request).await {
             Ok(accepted) => {
                 stream.sender.finish_with(&accepted).await?;
@@ -261,8 +263,10 @@ fn told_to_stranger(error: &ClusterError) -> WireError {
     }
 }
 
-/// Where failed attempts come from. Joiners are strangers with identities for free, so it is the address that counts.
-type Source = Option<std::net::IpAddr>;
+/// Where failed attempts come from: at which invite, from which address (none: through a relay). Joiners are strangers
+/// with identities for free, so it is the address that counts; and whoever knows one invite must not be able to lock
+/// others out of another.
+pub(super) type Source = (Id52, Option<std::net::IpAddr>);
 
 impl Node {
     fn check_lockout(&self, source: Source) -> Result<(), ClusterError> {
@@ -288,8 +292,8 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
 
 /// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
 /// revoked says so, or who holds it would wait until it expires.
-fn is_open(record: &InviteRecord, now: Timestamp) -> bool {
-    now < record.expires
+fn is_answered(record: &InviteRecord, now: Timestamp) -> bool {
+    now.duration_since(record.expires) < jiff::SignedDuration::from_hours(ANSWERED_AFTER_EXPIRY)
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

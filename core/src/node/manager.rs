@@ -17,12 +17,14 @@ use crate::cluster::{self, ClusterError, DeliveryOutcome, LoadedCluster, Rules};
 use crate::identity::{KeyRef, make_random};
 
 /// How many machines are sent their config at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
 /// How often the plan is looked at when nothing happens.
 const AT_LEAST: Duration = Duration::from_secs(60);
 /// How often what became of deliveries is written, at most, while many are under way.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 
+/// How long after a delivery that changed the plan it is made anew; others may have ended by then.
+const PLAN_SOON: Duration = Duration::from_millis(50);
 /// How long after a failure of this device's own it is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -30,10 +32,22 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Round {
     under_way: BTreeSet<Id52>,
+    /// Of those, who should have something newer already.
+    again: BTreeSet<Id52>,
     tried: usize,
     taken: usize,
     saved: Option<Instant>,
+    unsaved: bool,
 }
+
+/// What a delivery's end means for the plan.
+enum Next {
+    AsPlanned,
+    PlanSoon,
+}
+
+/// The highest serial: TOML's integers are signed.
+const MAX_SERIAL: u64 = i64::MAX as u64;
 
 /// What became of one delivery.
 enum Outcome {
@@ -58,12 +72,27 @@ impl Node {
                     AFTER_FAILURE
                 }
             };
-            tokio::select! {
-                () = member.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
-                Some(sent) = sending.join_next() => {
-                    if let Err(error) = self.sent(&member, sent, &mut round, sending.is_empty()).await {
-                        tracing::error!(cluster = %member.alias(), %error, "a delivery could not be recorded");
+            let mut due = Instant::now() + wait;
+            // A plan costs more the more machines there are: one that took its config is no reason for another.
+            loop {
+                let unsaved = round.unsaved;
+                tokio::select! {
+                    () = member.wake.notified() => break,
+                    () = tokio::time::sleep_until(due) => break,
+                    () = tokio::time::sleep(SAVE_EVERY), if unsaved => {
+                        if let Err(error) = self.save_round(&member, &mut round).await {
+                            tracing::error!(cluster = %member.alias(), %error, "what was distributed could not be kept");
+                        }
+                    }
+                    Some(sent) = sending.join_next() => {
+                        match self.sent(&member, sent, &mut round, sending.is_empty()).await {
+                            Ok(Next::AsPlanned) => {}
+                            Ok(Next::PlanSoon) => due = due.min(Instant::now() + PLAN_SOON),
+                            Err(error) => {
+                                tracing::error!(cluster = %member.alias(), %error, "a delivery could not be recorded");
+                                due = due.min(Instant::now() + AFTER_FAILURE);
+                            }
+                        }
                     }
                 }
             }
@@ -92,6 +121,7 @@ impl Node {
         for delivery in plan.deliveries {
             // What a machine is sent now may be old already: when it is through, the next plan says so.
             if !round.under_way.insert(delivery.id52) {
+                round.again.insert(delivery.id52);
                 continue;
             }
             let (node, member, permits) = (self.clone(), Arc::clone(member), Arc::clone(permits));
@@ -113,7 +143,7 @@ impl Node {
         sent: Result<(Delivery, Outcome), JoinError>,
         round: &mut Round,
         last: bool,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<Next, ClusterError> {
         let (delivery, outcome) = match sent {
             Ok(sent) => sent,
             Err(panic) => {
@@ -123,13 +153,18 @@ impl Node {
             }
         };
         round.under_way.remove(&delivery.id52);
+        let next = match outcome {
+            Outcome::Accepted if !round.again.remove(&delivery.id52) => Next::AsPlanned,
+            _ => Next::PlanSoon,
+        };
         round.tried += 1;
         round.taken += usize::from(matches!(outcome, Outcome::Accepted));
         let mut state = self.state(member).await?;
         self.record(member, &mut state, &delivery, &outcome)?;
+        drop(state);
+        round.unsaved = true;
         if last || round.saved.is_none_or(|saved| saved.elapsed() > SAVE_EVERY) {
-            self.save(member, &state).await?;
-            round.saved = Some(Instant::now());
+            self.save_round(member, round).await?;
         }
         if last {
             tracing::info!(
@@ -138,7 +173,14 @@ impl Node {
             );
             *round = Round::default();
         }
-        Ok(())
+        Ok(next)
+    }
+
+    async fn save_round(&self, member: &Arc<Member>, round: &mut Round) -> Result<(), ClusterError> {
+        round.unsaved = false;
+        round.saved = Some(Instant::now());
+        let state = self.state(member).await?;
+        self.save(member, &state).await
     }
 
     async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {
@@ -235,7 +277,8 @@ impl Node {
             if have.digest == text_digest(&self.signed_text(member, &same)?) {
                 return Ok(PullAnswer { text: None, delivery: same });
             }
-            delivery.serial = delivery.serial.max(have.serial.saturating_add(1));
+            // Above what it has, within what TOML can hold; one that claims more gets what it cannot take.
+            delivery.serial = delivery.serial.max(have.serial.saturating_add(1)).min(MAX_SERIAL);
         }
         let text = self.signed_text(member, &delivery)?;
         Ok(PullAnswer { text: Some(text), delivery })

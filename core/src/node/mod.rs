@@ -80,7 +80,7 @@ pub(crate) struct Inner {
     device: RwLock<Arc<DeviceConfig>>,
     members: RwLock<BTreeMap<ClusterAlias, Arc<Member>>>,
     work: Arc<OpenWork>,
-    lockout: Mutex<Lockout<Option<std::net::IpAddr>>>,
+    lockout: Mutex<Lockout<invites::Source>>,
     peers: peers::PeerBook,
     /// One change of files at a time within this process; between processes the home's lock does it.
     changing: tokio::sync::Mutex<()>,

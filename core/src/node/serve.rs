@@ -11,7 +11,7 @@ use malai_model::id::Id52;
 use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::{Share, Ticket};
+use super::work::Ticket;
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::RunDenied;
@@ -43,6 +43,14 @@ impl Node {
     async fn serve_connection(&self, member: &Arc<Member>, connection: Connection) {
         let peer = connection.peer();
         let _entered = member.enter(connection.clone());
+        // Each costs memory, and streams of one connection do as well. The manager is never kept out.
+        if member.inbound_of(&peer) > self.device().limits.sessions_per_peer as usize
+            && !cluster::is_manager(&member.loaded(), &peer)
+        {
+            tracing::warn!(cluster = %member.alias(), %peer, "closed a connection: the peer has too many");
+            connection.close(CloseReason::crowded());
+            return;
+        }
         // The rules may have changed between the handshake and this line.
         if !member.loaded().admits(&peer) {
             connection.close(CloseReason::not_admitted());
@@ -62,11 +70,7 @@ impl Node {
                 turn_away(stream, stream_code::REVOKED);
                 continue;
             }
-            let share = match cluster::is_manager(&member.loaded(), &peer) {
-                true => Share::Reserved,
-                false => Share::Common,
-            };
-            let ticket = self.inner.work.enter(member.alias(), peer, share);
+            let ticket = self.inner.work.enter(&member.loaded(), peer);
             let Some(ticket) = ticket.filter(|_| member.is_accepting()) else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
                 turn_away(stream, stream_code::BUSY);
@@ -148,6 +152,11 @@ impl Node {
         request: ExecRequest,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        if cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer) {
+            // What a manager may have beyond the limits is for its configs.
+            stream.sender.reset(stream_code::BUSY);
+            return Ok(());
+        }
         let argv = request.argv.clone();
         let node = self.clone();
         // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
@@ -163,8 +172,7 @@ impl Node {
         let loaded = member.loaded();
         let alias = member.alias();
         // The log names the word that decided, never the arguments: those hold passwords more often than they should.
-        let word =
-            malai_model::text::escape_control(request.argv.first().map_or("", String::as_str)).into_owned();
+        let word = loggable(request.argv.first().map_or("", String::as_str));
         let authorized = match loaded.authorize_run(&peer, &request.argv, &self.ceilings()) {
             Ok(authorized) => authorized,
             Err(denied) => {
@@ -174,6 +182,10 @@ impl Node {
             }
         };
         granted.get_or_init(|| authorized.effect().clone());
+        if !Arc::ptr_eq(&loaded, &member.loaded()) {
+            // The rules changed before it was known what they granted, so nobody could compare.
+            self.inner.work.authorise_again(&member.loaded());
+        }
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
@@ -323,6 +335,16 @@ fn unsupported() -> WireError {
     }
 }
 
+/// The longest word of a peer that a log line holds, in bytes.
+const LOGGED_WORD: usize = 128;
+
+/// A word of a peer's for a log line: escaped, and short, or a member could turn the log over by a few denied requests.
+fn loggable(word: &str) -> String {
+    let short = &word[..word.floor_char_boundary(LOGGED_WORD)];
+    let shown = malai_model::text::escape_control(short);
+    if short.len() < word.len() { format!("{shown}… ({} bytes)", word.len()) } else { shown.into_owned() }
+}
+
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
 #[cfg(all(feature = "host", unix))]
 fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
@@ -336,5 +358,18 @@ fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -
         code: ErrorCode::AclDenied,
         message: format!("run {word:?}: not allowed on {here}"),
         hint: Some(hint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_a_peer_is_short_and_plain_in_the_log() {
+        assert_eq!(loggable("systemctl"), "systemctl");
+        assert_eq!(loggable("a\nb"), "a\\nb");
+        let long = loggable(&"é\u{1b}".repeat(20_000));
+        assert!(long.len() < 1000 && long.ends_with("(60000 bytes)") && !long.contains('\u{1b}'), "{long}");
     }
 }

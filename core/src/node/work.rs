@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::LoadedCluster;
 
+/// Requests that a manager may have open beyond the limits: for its configs.
+const MANAGER_RESERVE: usize = 16;
+
 /// Whether an open request is still allowed under given rules.
 pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>;
 
@@ -35,15 +38,6 @@ struct Entry {
     peer: Id52,
     revoked: CancellationToken,
     allowed: Option<StillAllowed>,
-}
-
-/// What a request counts against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
-    /// The limits of its peer and of all peers together.
-    Common,
-    /// That of its peer alone: a cluster's manager is heard by a full machine too, or no right could be taken away there.
-    Reserved,
 }
 
 /// An open request. Dropping it says that it is over.
@@ -72,22 +66,25 @@ impl OpenWork {
     }
 
     /// Notes a request of a peer, before anything of it is read. `None` when a limit is reached.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        cluster: &ClusterAlias,
-        peer: Id52,
-        share: Share,
-    ) -> Option<Ticket> {
+    ///
+    /// What members have open never keeps the manager out: the config that ends it would not arrive. Even the manager's
+    /// own commands leave room for that.
+    pub(crate) fn enter(self: &Arc<Self>, loaded: &LoadedCluster, peer: Id52) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
-        let full = share == Share::Common && entries.open.len() >= self.in_all.load(Ordering::Relaxed);
-        if of_peer >= self.per_peer.load(Ordering::Relaxed) || full {
+        let per_peer = self.per_peer.load(Ordering::Relaxed);
+        let room = if loaded.manager == Some(peer) {
+            of_peer < per_peer + MANAGER_RESERVE
+        } else {
+            of_peer < per_peer && entries.open.len() < self.in_all.load(Ordering::Relaxed)
+        };
+        if !room {
             return None;
         }
         let number = entries.next;
         entries.next += 1;
         let revoked = CancellationToken::new();
-        let entry = Entry { cluster: cluster.clone(), peer, revoked: revoked.clone(), allowed: None };
+        let entry = Entry { cluster: loaded.alias.clone(), peer, revoked: revoked.clone(), allowed: None };
         entries.open.insert(number, entry);
         entries.by_peer.insert(peer, of_peer + 1);
         Some(Ticket {
@@ -96,6 +93,14 @@ impl OpenWork {
             #[cfg(all(feature = "host", unix))]
             revoked,
         })
+    }
+
+    /// Whether a peer has more requests open than it may have commands.
+    #[cfg(all(feature = "host", unix))]
+    pub(crate) fn is_over(&self, peer: &Id52) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_peer.get(peer).copied().unwrap_or(0) > self.per_peer.load(Ordering::Relaxed)
+            || entries.open.len() > self.in_all.load(Ordering::Relaxed)
     }
 
     /// Asks every open request of a cluster whether it is still allowed, and ends those that are not. Returns how many

@@ -10,7 +10,7 @@ use iroh::endpoint::{ConnectionError, VarInt};
 use malai_model::id::Id52;
 
 use super::Protocol;
-use super::error::{CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
+use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
 use super::raw::{RawRecv, RawSend};
@@ -273,6 +273,11 @@ impl CloseReason {
     /// The reason given to a peer that has no rights any more; it reports [`P2pError::NotAdmitted`].
     pub fn not_admitted() -> Self {
         Self { code: CLOSE_NOT_ADMITTED, text: "not admitted".to_owned() }
+    }
+
+    /// The reason given to a peer for which there is no room now.
+    pub(crate) fn crowded() -> Self {
+        Self { code: CLOSE_CROWDED, text: "too many callers at once".to_owned() }
     }
 
     fn of(error: &ConnectionError) -> Self {

@@ -1,5 +1,6 @@
 //! An endpoint: one identity on the network, calling and answering.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use iroh::EndpointAddr;
 use iroh::endpoint::presets;
 use malai_model::id::Id52;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use super::connection::{Connection, Counters, Link, describe};
+use super::connection::{CloseReason, Connection, Counters, Link, describe};
 use super::discovery::{Candidates, Rendezvous, Ticket};
 use super::error::P2pError;
 use super::hooks::Gate;
@@ -24,8 +25,15 @@ use crate::timeouts;
 const MAX_STREAMS: u32 = 4_400;
 /// Unread bytes that a peer can make this side hold in all streams that nobody has accepted yet.
 const RECEIVE_WINDOW: u32 = 32 * 1024 * 1024;
-/// Handshakes under way at once; beyond it, callers wait or time out.
+/// Handshakes under way at once; beyond it, callers try again by themselves or time out.
 const MAX_HANDSHAKES: usize = 128;
+/// Handshakes under way at once of callers that have not shown that their address is theirs. Beyond it a caller has to
+/// show it, which costs an honest one a round trip, and one that only sends first packets the whole attempt.
+const MAX_UNPROVEN: usize = 32;
+/// Handshakes under way at once from one address.
+const MAX_FROM_ADDRESS: usize = 64;
+/// Unread bytes that a stranger at an invite can make this side hold: a join is one small message.
+const INVITE_WINDOW: u32 = 64 * 1024;
 /// Connections that are established and not accepted yet.
 const ACCEPT_BACKLOG: usize = 64;
 
@@ -79,7 +87,7 @@ impl Endpoint {
                         accepted,
                         scope: scope.clone(),
                         counters: counters.clone(),
-                        slots: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+                        handshakes: Arc::default(),
                     };
                     scope.spawn_until_stop("accept", acceptor.run());
                 }
@@ -250,19 +258,30 @@ impl Endpoint {
     }
 }
 
-/// Takes connections through their handshakes, each in a task of its own: a slow one holds up nobody.
+/// Takes connections through their handshakes, each in a task of its own: a slow one holds up nobody, nor do many.
 struct Acceptor {
     quic: iroh::Endpoint,
     accepted: mpsc::Sender<Connection>,
     scope: Scope,
     counters: Arc<Counters>,
-    slots: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
 }
 
 impl Acceptor {
     async fn run(self) {
         while let Some(incoming) = self.quic.accept().await {
-            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let Some(slot) = self.handshakes.begin(incoming.remote_addr()) else {
+                // Without an answer an honest caller sends its first packet again, and may find room then.
+                incoming.ignore();
+                continue;
+            };
+            if self.handshakes.under_way() > MAX_UNPROVEN && !incoming.remote_addr_validated() {
+                drop(slot);
+                if let Err(error) = incoming.retry() {
+                    tracing::debug!(%error, "a caller could not be asked to prove its address");
+                }
+                continue;
+            }
             let (accepted, scope, counters) =
                 (self.accepted.clone(), self.scope.clone(), self.counters.clone());
             self.scope.spawn_until_stop("handshake", async move {
@@ -274,14 +293,70 @@ impl Acceptor {
                         if let (Ok(peer), Some(protocol)) = (peer, Protocol::from_alpn(connection.alpn())) {
                             let connection =
                                 Connection::new(Link::Quic(connection), peer, protocol, scope, counters);
-                            // Nobody accepts any more only when the endpoint is being dropped.
-                            let _dropped = accepted.send(connection).await;
+                            // Full only where strangers crowd at an invite; closed when the endpoint is being dropped.
+                            if let Err(left) = accepted.try_send(connection) {
+                                let (mpsc::error::TrySendError::Full(left)
+                                | mpsc::error::TrySendError::Closed(left)) = left;
+                                left.close(CloseReason::crowded());
+                            }
                         }
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
                     Err(_) => tracing::debug!("a handshake took too long"),
                 }
             });
+        }
+    }
+}
+
+/// The handshakes under way, by where they come from.
+#[derive(Debug, Default)]
+struct Handshakes(Mutex<HashMap<Source, usize>>);
+
+/// Where a handshake comes from. Callers through a relay are told apart by nothing that they could not invent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Ip(IpAddr),
+    Elsewhere,
+}
+
+/// A handshake under way, until it is dropped.
+#[derive(Debug)]
+struct HandshakeSlot {
+    handshakes: Arc<Handshakes>,
+    source: Source,
+}
+
+impl Handshakes {
+    /// Takes a slot; none if too many are under way, in all or from there.
+    fn begin(self: &Arc<Self>, from: iroh::endpoint::IncomingAddr) -> Option<HandshakeSlot> {
+        let source = match from {
+            iroh::endpoint::IncomingAddr::Ip(address) => Source::Ip(address.ip()),
+            _ => Source::Elsewhere,
+        };
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, there) = (open.values().sum::<usize>(), open.get(&source).copied().unwrap_or(0));
+        let most = if source == Source::Elsewhere { MAX_HANDSHAKES } else { MAX_FROM_ADDRESS };
+        if all >= MAX_HANDSHAKES || there >= most {
+            return None;
+        }
+        open.insert(source, there + 1);
+        Some(HandshakeSlot { handshakes: Arc::clone(self), source })
+    }
+
+    fn under_way(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        let mut open = self.handshakes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.source);
+            }
         }
     }
 }
@@ -327,7 +402,7 @@ fn builder(
     let mut builder = iroh::Endpoint::builder(presets::Minimal)
         .relay_mode(relays)
         .secret_key(iroh::SecretKey::from_bytes(&secret.to_bytes()))
-        .transport_config(transport_config())
+        .transport_config(transport_config(serve.as_ref()))
         .clear_ip_transports()
         .bind_addr(bind)
         .map_err(|error| bind_failure(bind, error))?;
@@ -348,13 +423,19 @@ fn builder(
     Ok(builder)
 }
 
-fn transport_config() -> iroh::endpoint::QuicTransportConfig {
-    iroh::endpoint::QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfig {
+    let builder = iroh::endpoint::QuicTransportConfig::builder()
         .max_concurrent_uni_streams(0_u32.into())
-        .receive_window(RECEIVE_WINDOW.into())
-        .keep_alive_interval(timeouts::KEEP_ALIVE)
-        .build()
+        .keep_alive_interval(timeouts::KEEP_ALIVE);
+    // Strangers get room for one small message and nothing else: whoever knows an invite may open many connections.
+    if serve.is_some_and(|serve| serve.protocols == [Protocol::Invite]) {
+        return builder
+            .max_concurrent_bidi_streams(1_u32.into())
+            .receive_window(INVITE_WINDOW.into())
+            .stream_receive_window(INVITE_WINDOW.into())
+            .build();
+    }
+    builder.max_concurrent_bidi_streams(MAX_STREAMS.into()).receive_window(RECEIVE_WINDOW.into()).build()
 }
 
 fn bind_failure(address: SocketAddr, source: impl std::error::Error + Send + Sync + 'static) -> P2pError {

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+use malai_model::text::escape_control;
 
 /// The code with which an endpoint closes the connection of a peer that it does not admit.
 pub(crate) const CLOSE_NOT_ADMITTED: u32 = 0x4e41;
+/// The code with which an endpoint closes a connection that it has no room for.
+pub(crate) const CLOSE_CROWDED: u32 = 0x4352;
 /// The code of an endpoint that closes in good order.
 pub(crate) const CLOSE_NORMAL: u32 = 0;
 
@@ -57,13 +60,13 @@ pub enum P2pError {
     #[error("reach {0}: it is this identity itself")]
     SelfConnect(Id52),
     /// The connection ended.
-    #[error("keep the connection: {reason}")]
+    #[error("keep the connection: {}", escape_control(reason))]
     Lost {
-        /// Why, as far as it is known. May hold text of the peer: show it escaped.
+        /// Why, as far as it is known. May hold text of the peer, which is escaped when shown.
         reason: String,
     },
     /// The peer broke the protocol on one stream, which ended for it.
-    #[error("read what the peer sent: {reason}")]
+    #[error("read what the peer sent: {}", escape_control(reason))]
     Malformed {
         /// How.
         reason: String,

@@ -6,6 +6,7 @@
 
 mod commands;
 mod configs;
+mod distribution;
 mod harness;
 mod joining;
 mod limits;

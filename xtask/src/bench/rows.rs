@@ -194,8 +194,8 @@ fn size_of_binary(rig: &Rig<'_>) -> Outcome<Row> {
 }
 
 fn distribution(rig: &Rig<'_>) -> Outcome<Row> {
-    let values = example(rig, "distribute_200")?;
-    let sent = values.as_ref().map(|values| number(values, "files_sent")).transpose()?;
+    let values = example(rig, "distribute_bench")?;
+    let sent = values.as_ref().map(|values| number(values, "sent")).transpose()?;
     let seconds = values.as_ref().map(|values| number(values, "seconds")).transpose()?;
     let came_out = sent.zip(seconds).map(|(sent, seconds)| format!("{sent:.0} files in {seconds:.2} s"));
     Ok(Row {

@@ -191,9 +191,11 @@ pub fn check_join(
     if now >= record.expires {
         return Err(InviteProblem::Expired(record.expires));
     }
-    if registered || membership == Membership::Member {
+    if membership == Membership::Member {
         return Ok(JoinDecision::Already);
     }
+    // Whoever was removed from the cluster since is no better than anybody else who holds the invite: one that is used up
+    // is dead for it too.
     if record.uses.len() >= record.max_uses as usize {
         return Err(InviteProblem::UsedUp(record.max_uses));
     }
@@ -249,8 +251,8 @@ mod tests {
         record.count(&id(1));
         assert_eq!(record.uses.len(), 1);
         assert_eq!(check(&record, 1, Membership::Member, 0), Ok(JoinDecision::Already));
-        // Stored before the config was edited, and the power failed in between.
-        assert_eq!(check(&record, 1, Membership::Stranger, 0), Ok(JoinDecision::Already));
+        // Removed from the cluster since.
+        assert_eq!(check(&record, 1, Membership::Stranger, 0), Err(InviteProblem::UsedUp(1)));
         assert_eq!(check(&record, 2, Membership::Stranger, 0), Err(InviteProblem::UsedUp(1)));
         assert_eq!(check(&record, 2, Membership::Member, 0), Ok(JoinDecision::Already));
     }

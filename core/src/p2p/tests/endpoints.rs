@@ -123,7 +123,7 @@ async fn an_unknown_peer_is_unreachable_at_once() {
     let two = Two::quic().await;
     let error =
         two.caller.connect(key(7).id52(), Protocol::Member, &[], PATIENCE).await.expect_err("is nowhere");
-    assert!(error.to_string().contains("no address is known"), "{error}");
+    assert!(error.to_string().contains("no address of it is known"), "{error}");
     assert_eq!(error.code().as_str(), "p2p.unreachable");
     two.end().await;
 }

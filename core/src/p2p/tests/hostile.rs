@@ -288,3 +288,93 @@ async fn frames_of_a_later_version_are_skipped() {
     drop(stream);
     hostile.end().await;
 }
+
+/// A stranger's endpoint.
+async fn stranger(n: u8) -> iroh::Endpoint {
+    iroh::Endpoint::builder(iroh::endpoint::presets::Minimal)
+        .relay_mode(iroh::RelayMode::Disabled)
+        .secret_key(iroh::SecretKey::from_bytes(&key(n).to_bytes()))
+        .clear_ip_transports()
+        .bind_addr("127.0.0.1:0")
+        .expect("is an address")
+        .bind()
+        .await
+        .expect("binds")
+}
+
+#[tokio::test]
+async fn callers_that_stop_within_the_handshake_keep_nobody_out() {
+    let two = Two::quic().await;
+    let id = iroh::PublicKey::from_bytes(two.server.id52().as_bytes()).expect("is a key");
+    let server = two.server.addresses()[0];
+    for n in 3..143 {
+        // The caller's first packet reaches the server from an address that answers nothing.
+        let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        let address = iroh::EndpointAddr::new(id).with_ip_addr(trap.local_addr().expect("an address"));
+        let caller = stranger(n).await;
+        let pass_on = async {
+            let mut packet = [0; 2048];
+            let length = trap.recv(&mut packet).await.expect("receives");
+            mute.send_to(&packet[..length], server).await.expect("sends");
+        };
+        tokio::select! {
+            _ = caller.connect(address, Protocol::Member.alpn()) => panic!("nobody answers it"),
+            () = pass_on => {}
+        }
+    }
+    let hints = two.hints();
+    // Half of what a stalled handshake may take.
+    let patience = crate::timeouts::HANDSHAKE / 2;
+    let calling = two.caller.connect(two.server.id52(), Protocol::Member, &hints, patience);
+    let (ours, theirs) = soon(async { tokio::join!(calling, two.server.accept()) }).await;
+    drop((ours.expect("connects"), theirs));
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_stranger_at_an_invite_cannot_make_it_hold_much() {
+    struct Anybody;
+    impl Admission for Anybody {
+        fn admits(&self, _peer: &Id52, _protocol: Protocol) -> bool {
+            true
+        }
+    }
+    let scope = Scope::new();
+    let serve = Some(Serve { protocols: vec![Protocol::Invite], admission: Arc::new(Anybody) });
+    let options = EndpointOptions { secret: key(2), network: offline(), serve, preferred_port: None };
+    let invite = Endpoint::bind(options, Transport::Quic, &scope).await.expect("binds");
+    let id = iroh::PublicKey::from_bytes(invite.id52().as_bytes()).expect("is a key");
+    let address = iroh::EndpointAddr::new(id).with_ip_addr(invite.addresses()[0]);
+    let caller = stranger(1).await;
+    let (ours, theirs) =
+        soon(async { tokio::join!(caller.connect(address, Protocol::Invite.alpn()), invite.accept()) }).await;
+    let (ours, theirs) = (ours.expect("connects"), theirs.expect("accepts"));
+    let mut taken = 0;
+    let mut held = Vec::new();
+    let block = vec![0; 16 * 1024];
+    // Until nothing is taken for a while: the streams are never accepted.
+    let stuck = Duration::from_millis(500);
+    while let Ok(Ok((mut send, recv))) = tokio::time::timeout(stuck, ours.open_bi()).await {
+        while let Ok(Ok(count)) = tokio::time::timeout(stuck, send.write(&block)).await {
+            taken += count;
+        }
+        assert!(taken < 1024 * 1024, "{taken} bytes of a stranger are held");
+        // It stays open; its end would give room back.
+        held.push((send, recv));
+    }
+    assert!(taken > 0 && taken < 256 * 1024, "{taken} bytes of a stranger are held");
+    drop((ours, theirs, held));
+    caller.close().await;
+    invite.close().await;
+    scope.shutdown(PATIENCE).await;
+}
+
+#[test]
+fn what_a_peer_says_at_the_end_cannot_act_on_a_terminal() {
+    let hostile = "\u{1b}]0;title\u{7}\r\nerror: \u{202e}".to_owned();
+    for error in [P2pError::Lost { reason: hostile.clone() }, P2pError::Malformed { reason: hostile }] {
+        let shown = error.to_string();
+        assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown:?}");
+    }
+}
