@@ -8,7 +8,7 @@ use malai_core::exec::ExecError;
 use malai_core::task::Scope;
 use tokio::sync::{Mutex, watch};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, unless_stopped};
 use crate::output::Output;
 use crate::{CommandEvent, CommandSignal, MalaiError};
 
@@ -70,7 +70,7 @@ impl CommandHandle {
                 () = stop.stopping() => Err(MalaiError::shut_down()),
                 over = watched.0.follow(&client, request) => over,
             };
-            watched.0.finish(over);
+            watched.0.finish(unless_stopped(&stop, over, MalaiError::shut_down));
         });
         Self { engine, running, scope }
     }

@@ -131,7 +131,7 @@ impl Malai {
     }
 
     /// Ends everything of this home in this process: commands are hung up, connections closed. Calls that wait throw
-    /// `Cancelled`, and so do later ones. Files and a daemon stay. Without this call it happens when the last object is
+    /// `Cancelled`, and so do later ones; changes under way get a moment to end. Files and a daemon stay. Without this call it happens when the last object is
     /// gone.
     pub async fn shutdown(&self) -> Result<(), MalaiError> {
         self.engine.shutdown().await

@@ -339,9 +339,11 @@ fn unsupported() -> WireError {
 const SPARE_CONNECTIONS: usize = 16;
 
 /// The longest word of a peer that a log line holds, in bytes.
+#[cfg(all(feature = "host", unix))]
 const LOGGED_WORD: usize = 128;
 
 /// A word of a peer's for a log line: escaped, and short, or a member could turn the log over by a few denied requests.
+#[cfg(all(feature = "host", unix))]
 fn loggable(word: &str) -> String {
     let short = &word[..word.floor_char_boundary(LOGGED_WORD)];
     let shown = malai_model::text::escape_control(short);
