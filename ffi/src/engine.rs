@@ -14,8 +14,9 @@ use crate::runtime::runtime;
 
 /// What a `Malai` and its commands share; when the last of them is gone the network closes.
 ///
-/// A host's future may be dropped at any await (Kotlin, Python) or never although its task was cancelled (Swift). So the
-/// work is always a task of ours: a change runs to its end whoever waits, anything else ends with whoever waits.
+/// A host's future may be dropped at any await (Kotlin, Python) or never although its task was cancelled
+/// (Swift). So the work is always a task of ours: a change runs to its end whoever waits, anything else ends
+/// with whoever waits.
 pub(crate) struct Engine {
     client: Arc<Client>,
     scope: Scope,
@@ -145,7 +146,8 @@ fn spawn<T>(runtime: &Handle, start: impl FnOnce() -> JoinHandle<T>) -> JoinHand
     start()
 }
 
-/// A failure after the stop is the stop's doing: work that is being polled when it comes sees the network close first.
+/// A failure after the stop is the stop's doing: work that is being polled when it comes sees the network
+/// close first.
 pub(crate) fn unless_stopped<T>(
     scope: &Scope,
     result: Result<T, MalaiError>,

@@ -366,7 +366,7 @@ fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "host", unix))]
 mod tests {
     use super::*;
 
