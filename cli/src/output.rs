@@ -33,8 +33,14 @@ impl Output {
 
     /// Prints a line of data.
     pub(crate) fn line(&self, text: &str) {
-        // A reader that went away (`| head`) is no failure.
-        _ = writeln!(std::io::stdout().lock(), "{text}");
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+            // A reader that went away (`| head`) is no failure.
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.note(&format!("{} failed to write the output", self.paint("error:", "31")));
+            self.note(&format!("{} {error}", self.paint("caused by:", "31")));
+            std::process::exit(FAILED.into());
+        }
     }
 
     /// Prints data as JSON, with the version of the schema beside it.

@@ -7,7 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    /// Absent when whoever started this process wanted it to outlive the terminal (`nohup`).
+    hang_up: Option<tokio::signal::unix::Signal>,
     quit: tokio::signal::unix::Signal,
 }
 
@@ -17,7 +18,10 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: match malai_core::host::hang_up_is_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
             quit: signal(SignalKind::quit())?,
         })
     }
@@ -27,8 +31,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Int,
             _ = self.terminate.recv() => Signal::Term,
-            _ = self.hang_up.recv() => Signal::Hup,
+            () = hang_up(&mut self.hang_up) => Signal::Hup,
             _ = self.quit.recv() => Signal::Quit,
         }
+    }
+}
+
+async fn hang_up(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -8,7 +8,7 @@ use malai_core::exec::ExecError;
 use malai_core::task::Scope;
 use tokio::sync::{Mutex, watch};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, unless_stopped};
 use crate::output::Output;
 use crate::{CommandEvent, CommandSignal, MalaiError};
 
@@ -21,8 +21,8 @@ use crate::{CommandEvent, CommandSignal, MalaiError};
 ///         …
 /// ```
 ///
-/// Keep taking its events, or it waits for you as a program waits for a full pipe. When nobody holds this object any
-/// more, the command is hung up, as closing a terminal does.
+/// Keep taking its events, or it waits for you as a program waits for a full pipe. When nobody holds this
+/// object any more, the command is hung up, as closing a terminal does.
 #[derive(uniffi::Object)]
 pub struct CommandHandle {
     engine: Arc<Engine>,
@@ -70,7 +70,7 @@ impl CommandHandle {
                 () = stop.stopping() => Err(MalaiError::shut_down()),
                 over = watched.0.follow(&client, request) => over,
             };
-            watched.0.finish(over);
+            watched.0.finish(unless_stopped(&stop, over, MalaiError::shut_down));
         });
         Self { engine, running, scope }
     }
@@ -78,10 +78,12 @@ impl CommandHandle {
 
 #[uniffi::export]
 impl CommandHandle {
-    /// Waits until the command runs. Not needed before anything else: what went wrong is also told by `ready`.
+    /// Waits until the command runs. Not needed before anything else: what went wrong is also told by
+    /// `ready`.
     ///
-    /// Throws `Denied` when the machine refuses, `Unreachable` when it cannot be reached, `NotFound` when the address or
-    /// the program does not exist. Cancelling this call changes nothing; to give the command up call `cancel`.
+    /// Throws `Denied` when the machine refuses, `Unreachable` when it cannot be reached, `NotFound` when the
+    /// address or the program does not exist. Cancelling this call changes nothing; to give the command up
+    /// call `cancel`.
     pub async fn started(&self) -> Result<(), MalaiError> {
         match self.running.controls().await {
             Ok(_) | Err(None) => Ok(()),
@@ -89,22 +91,25 @@ impl CommandHandle {
         }
     }
 
-    /// Waits until there are events to take. Returns false when the command has ended and all of them were taken.
+    /// Waits until there are events to take. Returns false when the command has ended and all of them were
+    /// taken.
     ///
-    /// Throws what the command failed with, after all events before it were taken; `Cancelled` after `cancel`.
-    /// Cancelling this call, or a timeout around it, loses nothing: the events stay until `takeEvents` takes them.
+    /// Throws what the command failed with, after all events before it were taken; `Cancelled` after
+    /// `cancel`. Cancelling this call, or a timeout around it, loses nothing: the events stay until
+    /// `takeEvents` takes them.
     pub async fn ready(&self) -> Result<bool, MalaiError> {
         self.running.output.ready().await
     }
 
-    /// Takes events in the order in which they happened, without waiting: at most `max` (0 counts as 1), none if there
-    /// are none now. The last one is `Ended`. Have one task do this.
+    /// Takes events in the order in which they happened, without waiting: at most `max` (0 counts as 1), none
+    /// if there are none now. The last one is `Ended`. Have one task do this.
     pub fn take_events(&self, max: u32) -> Vec<CommandEvent> {
         self.running.output.take(max)
     }
 
-    /// Hands over bytes for the program's standard input. Returns when they are on their way; wait for that before the
-    /// next call, so that a slow program slows you. Of a call that is cancelled either all bytes go out or none.
+    /// Hands over bytes for the program's standard input. Returns when they are on their way; wait for that
+    /// before the next call, so that a slow program slows you. Of a call that is cancelled either all bytes
+    /// go out or none.
     ///
     /// Throws what the command failed with; `Cancelled` when it is over.
     pub async fn write_stdin(&self, bytes: Vec<u8>) -> Result<(), MalaiError> {
@@ -124,9 +129,9 @@ impl CommandHandle {
         self.within("signal", async move { Ok(control.signal(signal.into()).await?) }).await
     }
 
-    /// Gives the command up, at once and wherever it is: the remote program is hung up (SIGHUP, 5 s later SIGKILL),
-    /// events that were not taken are dropped, and every call that waits throws `Cancelled`. After the command's end
-    /// this does nothing.
+    /// Gives the command up, at once and wherever it is: the remote program is hung up (SIGHUP, 5 s later
+    /// SIGKILL), events that were not taken are dropped, and every call that waits throws `Cancelled`. After
+    /// the command's end this does nothing.
     ///
     /// Swift: cancelling a `Task` does not reach malai by itself; call this in `withTaskCancellationHandler`.
     pub fn cancel(&self) {
@@ -178,8 +183,8 @@ impl Running {
         }
     }
 
-    /// Ends it, the first time; says whether that was now. What could still be sent to the command is let go: with the
-    /// task gone, too, the machine hangs it up.
+    /// Ends it, the first time; says whether that was now. What could still be sent to the command is let go:
+    /// with the task gone, too, the machine hangs it up.
     fn finish(&self, over: Result<(), MalaiError>) -> bool {
         let first = self.phase.send_if_modified(|phase| {
             let first = !matches!(phase, Phase::Over(_));

@@ -14,8 +14,9 @@ use crate::runtime::runtime;
 
 /// What a `Malai` and its commands share; when the last of them is gone the network closes.
 ///
-/// A host's future may be dropped at any await (Kotlin, Python) or never although its task was cancelled (Swift). So the
-/// work is always a task of ours: a change runs to its end whoever waits, anything else ends with whoever waits.
+/// A host's future may be dropped at any await (Kotlin, Python) or never although its task was cancelled
+/// (Swift). So the work is always a task of ours: a change runs to its end whoever waits, anything else ends
+/// with whoever waits.
 pub(crate) struct Engine {
     client: Arc<Client>,
     scope: Scope,
@@ -59,7 +60,8 @@ impl Engine {
         let work = work(Arc::clone(&self.client));
         let task = spawn(self.runtime, || self.scope.spawn_until_stop(name, work));
         let _ends_with_us = AbortOnDrop(task.abort_handle());
-        settle(name, task.await.map(Option::flatten), MalaiError::shut_down)
+        let result = settle(name, task.await.map(Option::flatten), MalaiError::shut_down);
+        unless_stopped(&self.scope, result, MalaiError::shut_down)
     }
 
     /// Starts work of a scope within this one; whoever starts it learns of its end by other means.
@@ -85,7 +87,8 @@ impl Engine {
         T: Send + 'static,
     {
         let joined = spawn(self.runtime, || scope.spawn_until_stop(name, work)).await;
-        settle(name, joined.map(Option::flatten), MalaiError::cancelled)
+        let result = settle(name, joined.map(Option::flatten), MalaiError::cancelled);
+        unless_stopped(scope, result, MalaiError::cancelled)
     }
 
     pub(crate) fn client(&self) -> Arc<Client> {
@@ -141,6 +144,16 @@ impl Drop for AbortOnDrop {
 fn spawn<T>(runtime: &Handle, start: impl FnOnce() -> JoinHandle<T>) -> JoinHandle<T> {
     let _entered = runtime.enter();
     start()
+}
+
+/// A failure after the stop is the stop's doing: work that is being polled when it comes sees the network
+/// close first.
+pub(crate) fn unless_stopped<T>(
+    scope: &Scope,
+    result: Result<T, MalaiError>,
+    stopped: fn() -> MalaiError,
+) -> Result<T, MalaiError> {
+    result.map_err(|error| if scope.is_stopping() { stopped() } else { error })
 }
 
 fn settle<T>(

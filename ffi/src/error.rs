@@ -8,17 +8,20 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident,)*) => {
         /// Why a call failed.
         ///
-        /// The variant says what sort of failure it is, for code that decides what to do; `code` says which one exactly.
+        /// The variant says what sort of failure it is, for code that decides what to do; `code` says which
+        /// one exactly.
         #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, uniffi::Error)]
         pub enum MalaiError {
             $(
                 $(#[$doc])*
                 #[error("{message}")]
                 $kind {
-                    /// The stable code, such as `acl.denied`. A code is never renamed and never used for something else.
+                    /// The stable code, such as `acl.denied`. A code is never renamed and never used for
+                    /// something else.
                     code: String,
-                    /// What failed, with which value: one line that is safe to show and reads after "failed to". If a config file has errors, all of
-                    /// them follow, with their places, on lines of their own.
+                    /// What failed, with which value: one line that is safe to show and reads after "failed
+                    /// to". If a config file has errors, all of them follow, with their places, on lines of
+                    /// their own.
                     message: String,
                     /// What to do about it, if malai knows.
                     hint: Option<String>,

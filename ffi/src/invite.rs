@@ -30,7 +30,8 @@ pub struct InviteOptions {
 /// A new invite.
 #[derive(Clone, uniffi::Record)]
 pub struct NewInvite {
-    /// The word to hand to the machine that shall join, as text or as a QR code. It is a secret: shown once, kept nowhere.
+    /// The word to hand to the machine that shall join, as text or as a QR code. It is a secret: shown once,
+    /// kept nowhere.
     pub invite: String,
     /// Whether a daemon listens for machines that join with it now.
     pub listening: bool,

@@ -1,8 +1,9 @@
 //! malai's core for Swift, Kotlin and Python.
 //!
-//! Responsible for turning `malai_core::api` into objects, records and errors that UniFFI can carry, and for the runtime
-//! that the core works on. Not for any decision: a method asks the client and converts the answer. The docs of exported
-//! items become the docs of the Swift, Kotlin and Python modules, so they speak to app developers.
+//! Responsible for turning `malai_core::api` into objects, records and errors that UniFFI can carry, and for
+//! the runtime that the core works on. Not for any decision: a method asks the client and converts the
+//! answer. The docs of exported items become the docs of the Swift, Kotlin and Python modules, so they speak
+//! to app developers.
 
 mod cluster;
 mod command;

@@ -14,9 +14,9 @@ use crate::{
 
 /// A home: this device's identities and clusters, and the way to other machines.
 ///
-/// Open one for each home directory and keep it: its connections are reused. Several homes may be open in one process.
-/// All calls may come from any thread, several at once. Cancelling a call that changes something does not undo or stop
-/// it; cancelling any other call ends it.
+/// Open one for each home directory and keep it: its connections are reused. Several homes may be open in one
+/// process. All calls may come from any thread, several at once. Cancelling a call that changes something
+/// does not undo or stop it; cancelling any other call ends it.
 #[derive(uniffi::Object)]
 pub struct Malai {
     engine: Arc<Engine>,
@@ -44,8 +44,8 @@ impl Malai {
 
     /// Runs a program on a machine and returns at once: the handle tells how it goes.
     ///
-    /// `address` is `machine.cluster` or an alias of this home's `malai.toml`; `argv` is the program and its arguments,
-    /// which reach it exactly as they are. No shell sees them.
+    /// `address` is `machine.cluster` or an alias of this home's `malai.toml`; `argv` is the program and its
+    /// arguments, which reach it exactly as they are. No shell sees them.
     pub fn run(&self, address: String, argv: Vec<String>) -> CommandHandle {
         CommandHandle::start(Arc::clone(&self.engine), address, argv)
     }
@@ -65,8 +65,8 @@ impl Malai {
         self.engine.change("init_cluster", make).await
     }
 
-    /// Makes an invite for new machines. Throws `Denied` when this device is not the cluster's manager, or when a rule of
-    /// the cluster says `*` and the options do not accept that.
+    /// Makes an invite for new machines. Throws `Denied` when this device is not the cluster's manager, or
+    /// when a rule of the cluster says `*` and the options do not accept that.
     pub async fn create_invite(
         &self,
         cluster: String,
@@ -84,19 +84,19 @@ impl Malai {
         Ok(self.engine.ask("list_invites", list).await?.into_iter().map(Invite::from).collect())
     }
 
-    /// Ends the invites with this word, id52 or label, and returns them. Throws `Denied` when this device is not the
-    /// cluster's manager, and when there are none.
+    /// Ends the invites with this word, id52 or label, and returns them. Throws `Denied` when this device is
+    /// not the cluster's manager, and when there are none.
     pub async fn revoke_invite(&self, cluster: String, invite: String) -> Result<Vec<Invite>, MalaiError> {
         let cluster = parse_name(&cluster)?;
         let revoke = |client: Arc<Client>| async move { client.revoke_invite(cluster, invite).await };
         Ok(self.engine.change("revoke_invite", revoke).await?.into_iter().map(Invite::from).collect())
     }
 
-    /// Makes this device a machine of the cluster that an invite is from. `alias` is what this device calls the cluster,
-    /// `name` what it would like to be called. It has no rights until the manager gives it some.
+    /// Makes this device a machine of the cluster that an invite is from. `alias` is what this device calls
+    /// the cluster, `name` what it would like to be called. It has no rights until the manager gives it some.
     ///
-    /// A manager that does not answer is no error: see `waiting`. Throws `Denied` when the manager refuses, `Conflict`
-    /// when the alias is taken.
+    /// A manager that does not answer is no error: see `waiting`. Throws `Denied` when the manager refuses,
+    /// `Conflict` when the alias is taken.
     #[uniffi::method(default(name = None))]
     pub async fn join(
         &self,
@@ -110,7 +110,8 @@ impl Malai {
         self.engine.change("join", join).await
     }
 
-    /// Checks all config files of this home, without changing anything. Throws `InvalidInput` when one has errors.
+    /// Checks all config files of this home, without changing anything. Throws `InvalidInput` when one has
+    /// errors.
     pub async fn check_config(&self) -> Result<RescanOutcome, MalaiError> {
         self.engine.ask("check_config", |client| async move { Ok(client.rescan(true).await?.into()) }).await
     }
@@ -122,7 +123,8 @@ impl Malai {
         self.engine.change("rescan", |client| async move { Ok(client.rescan(false).await?.into()) }).await
     }
 
-    /// Asks the managers for this device's config; `cluster` absent: all of them. What each answered is in the result.
+    /// Asks the managers for this device's config; `cluster` absent: all of them. What each answered is in
+    /// the result.
     #[uniffi::method(default(cluster = None))]
     pub async fn sync(&self, cluster: Option<String>) -> Result<Vec<SyncOutcome>, MalaiError> {
         let cluster = cluster.map(|cluster| parse_name(&cluster)).transpose()?;
@@ -130,9 +132,9 @@ impl Malai {
         Ok(self.engine.change("sync", sync).await?.into_iter().map(SyncOutcome::from).collect())
     }
 
-    /// Ends everything of this home in this process: commands are hung up, connections closed. Calls that wait throw
-    /// `Cancelled`, and so do later ones. Files and a daemon stay. Without this call it happens when the last object is
-    /// gone.
+    /// Ends everything of this home in this process: commands are hung up, connections closed. Calls that
+    /// wait throw `Cancelled`, and so do later ones; changes under way get a moment to end. Files and a
+    /// daemon stay. Without this call it happens when the last object is gone.
     pub async fn shutdown(&self) -> Result<(), MalaiError> {
         self.engine.shutdown().await
     }

@@ -8,11 +8,12 @@ use malai_core::model::code::ErrorCode;
 
 use crate::MalaiError;
 
-/// How a home is opened. Nothing is read from the environment: what is absent here has the value that is written here.
+/// How a home is opened. Nothing is read from the environment: what is absent here has the value that is
+/// written here.
 #[derive(Debug, Clone, Default, uniffi::Record)]
 pub struct MalaiOptions {
-    /// A directory of this user alone, in which processes on this device find each other without a network. Absent: they
-    /// do not. The command line uses `$XDG_RUNTIME_DIR/malai`; a phone's app needs none.
+    /// A directory of this user alone, in which processes on this device find each other without a network.
+    /// Absent: they do not. The command line uses `$XDG_RUNTIME_DIR/malai`; a phone's app needs none.
     #[uniffi(default = None)]
     pub runtime_dir: Option<String>,
     /// How long reaching a machine may take, in milliseconds. Absent: 5,000.

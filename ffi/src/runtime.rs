@@ -2,10 +2,11 @@
 //!
 //! It is ours, one for the process, and it is never dropped:
 //! - The host's executor polls only a handle to the work, which needs no tokio around it. So UniFFI's
-//!   `async_runtime = "tokio"` is not used: it would poll the core's futures, encryption and all, on whatever thread the
-//!   host awaits on, which in an app is often the one that draws; and what they spawn would share one thread.
-//! - One for each `Malai` would have to be dropped with it, and a runtime that is dropped on one of its own threads
-//!   panics. An idle thread costs less than that risk.
+//!   `async_runtime = "tokio"` is not used: it would poll the core's futures, encryption and all, on whatever
+//!   thread the host awaits on, which in an app is often the one that draws; and what they spawn would share
+//!   one thread.
+//! - One for each `Malai` would have to be dropped with it, and a runtime that is dropped on one of its own
+//!   threads panics. An idle thread costs less than that risk.
 //! - Dropping a host's future does not drop the work by itself, so each call says what it wants: see
 //!   [`Engine`](crate::engine::Engine).
 

@@ -89,3 +89,15 @@ fn output_that_cannot_be_written_is_a_failure() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(255) && stderr.contains("write the output"), "{output:?}");
 }
+
+#[test]
+fn a_broken_state_stops_a_rescan_before_anything_is_applied() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let manager = cluster.manager();
+    manager.write("clusters/company/state.json", "{");
+    let before = manager.read("clusters/company/applied.toml");
+    manager.edit_cluster_toml("company", |text| text.replace("allow_from = \"laptop\"", ""));
+    manager.malai(["rescan"]).exits(1);
+    assert_eq!(manager.read("clusters/company/applied.toml"), before);
+}

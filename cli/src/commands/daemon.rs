@@ -52,6 +52,8 @@ fn print_env(context: &Context, home: &std::path::Path) -> Outcome {
 }
 
 fn foreground(context: &Context, detached: bool) -> Outcome {
+    // What whoever started us left open is no business of the commands that we run for others.
+    malai_core::host::seal_inherited_files();
     let options = context.client_options()?;
     let home = malai_core::home::Home::open(options.home.clone(), malai_core::home::Create::Yes)
         .map_err(malai_core::Error::from)?;

@@ -160,7 +160,8 @@ impl Writer {
                     Target::Stderr => _ = stderr.write_all(&block),
                 }
             }
-            // If nobody asks how it went this process is about to end.
+            // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
+            drop(waiting);
             _ = tell.send(written);
         });
         Ok(Self { blocks: Some(blocks), done })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use malai_model::code::ErrorCode;
-use malai_model::config::{SignedConfigProblem, verify_signed};
+use malai_model::config::{SignedConfig, SignedConfigProblem, verify_signed};
 use malai_model::id::Id52;
 
 use super::{ClusterError, LoadedCluster, Rules};
@@ -19,11 +19,18 @@ pub enum Received {
         /// Its serial.
         serial: u64,
     },
+    /// Another process of this home received a newer one meanwhile: that is to be put in force, and this one is refused.
+    Overtaken {
+        /// What is on disk.
+        loaded: Box<LoadedCluster>,
+        /// What the manager is told.
+        refused: SignedConfigProblem,
+    },
 }
 
 /// Verifies a personalised config that came from the network and puts it on disk, in this order: signed by the pinned
-/// manager over these very bytes, for this recipient, it compiles, newer than the one in force and than the one on disk:
-/// another process of this home may have received one meanwhile.
+/// manager over these very bytes, it compiles, for this recipient, newer than the one in force. What another process of
+/// this home received meanwhile is never replaced by something older.
 ///
 /// # Errors
 /// When any of that does not hold: then nothing has changed.
@@ -41,25 +48,26 @@ pub fn receive_config(home: &Home, current: &LoadedCluster, text: &str) -> Resul
     let alias = &current.alias;
     let path = home.machine_config(alias);
     let signed = verify_signed(text, &manager, &current.own_id, current.serial())?;
+    let of_machine = |signed: SignedConfig, text| {
+        LoadedCluster::of_machine(alias.clone(), current.own_id, signed.config, signed.warnings, text)
+    };
     let guard = home.lock_for_writing_blocking()?;
-    match home.load_text(&path)? {
-        Some(on_disk) if *on_disk == *text => {}
-        Some(on_disk) => {
-            // What somebody edited there is no config, and is in nobody's way.
-            let newest = verify_signed(&on_disk, &manager, &current.own_id, None)
-                .map_or(0, |there| there.config.recipient().serial);
-            let serial = signed.config.recipient().serial;
-            if serial <= newest {
-                return Err(SignedConfigProblem::Stale { serial, newest }.into());
-            }
-            home.write(&guard, &path, text.as_bytes())?;
+    match home.load_text(&path) {
+        Ok(Some(on_disk)) if on_disk == text => {}
+        // What somebody edited or broke there is no config, and is in nobody's way.
+        Ok(Some(on_disk))
+            if let Ok(there) = verify_signed(&on_disk, &manager, &current.own_id, current.serial())
+                && there.config.recipient().serial >= signed.config.recipient().serial =>
+        {
+            let (serial, newest) = (signed.config.recipient().serial, there.config.recipient().serial);
+            return Ok(Received::Overtaken {
+                loaded: Box::new(of_machine(there, Arc::from(on_disk))),
+                refused: SignedConfigProblem::Stale { serial, newest },
+            });
         }
-        None => home.write(&guard, &path, text.as_bytes())?,
+        _ => home.write(&guard, &path, text.as_bytes())?,
     }
-    let text = Arc::from(text);
-    let loaded =
-        LoadedCluster::of_machine(alias.clone(), current.own_id, signed.config, signed.warnings, text);
-    Ok(Received::New(Box::new(loaded)))
+    Ok(Received::New(Box::new(of_machine(signed, Arc::from(text)))))
 }
 
 /// The signed text in force, for a manager whose serial is behind; empty if there is none or the refusal has another

@@ -63,6 +63,11 @@ impl ExecTarget {
         revoked: CancellationToken,
     ) -> Result<TargetOutcome, HostError> {
         let Stream { sender, receiver } = stream;
+        if revoked.is_cancelled() {
+            // The rules changed between the decision and this line.
+            last_word(sender, &taken_away()).await;
+            return Ok(TargetOutcome::Revoked);
+        }
         let process = match self.spawn(&authorized, request, cluster) {
             Ok(process) => process,
             Err(error) => {
@@ -115,11 +120,7 @@ impl ExecTarget {
                 Ok(TargetOutcome::CallerLost)
             }
             None => {
-                let told = Notice::Failed(WireError {
-                    code: ErrorCode::AclRevoked,
-                    message: "go on with the command: the right to run it was taken away".to_owned(),
-                    hint: Some("ask the cluster's manager".to_owned()),
-                });
+                let told = taken_away();
                 // Told at once, killed at once: neither waits for the other, and a caller that reads nothing does not
                 // keep the command alive.
                 let telling = async {
@@ -171,6 +172,14 @@ impl ExecTarget {
             user: (*self.user).clone(),
         })
     }
+}
+
+fn taken_away() -> Notice {
+    Notice::Failed(WireError {
+        code: ErrorCode::AclRevoked,
+        message: "go on with the command: the right to run it was taken away".to_owned(),
+        hint: Some("ask the cluster's manager".to_owned()),
+    })
 }
 
 fn failed(error: &HostError) -> Notice {

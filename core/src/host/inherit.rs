@@ -35,6 +35,11 @@ pub(super) fn heed_signals() {
     });
 }
 
+/// Whether this process was started to outlive its terminal, as by `nohup`: SIGHUP was ignored before it began.
+pub fn hang_up_is_ignored() -> bool {
+    is_ignored(Signal::SIGHUP)
+}
+
 fn is_ignored(signal: Signal) -> bool {
     #[expect(unsafe_code, reason = "nix can only replace an action, not look at it")]
     // SAFETY: without a new action the call changes nothing; all zeros are a valid `sigaction` to be written

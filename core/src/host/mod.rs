@@ -17,6 +17,6 @@ mod watch;
 pub use environment::{Caller, build_environment, is_passed_on};
 pub use error::HostError;
 pub use group::ProcessGroup;
-pub use inherit::seal_inherited_files;
+pub use inherit::{hang_up_is_ignored, seal_inherited_files};
 pub use process::{Process, ProcessInput, ProcessOutput, SpawnRequest};
 pub use user::{LocalUser, effective_uid};

@@ -68,9 +68,10 @@ impl Node {
         let mut all = Vec::new();
         for dir in &survey.clusters {
             let found = match dir.role {
-                Role::Manager => {
-                    cluster::check(home, keys, &dir.alias).map(|checked| Found::Managed(Box::new(checked)))
-                }
+                // What was distributed is needed behind the point of no return.
+                Role::Manager => cluster::load_state(home, &dir.alias)
+                    .and_then(|_| cluster::check(home, keys, &dir.alias))
+                    .map(|checked| Found::Managed(Box::new(checked))),
                 Role::Machine | Role::Waiting => {
                     LoadedCluster::load(home, keys, dir).map(|loaded| Found::Member(Box::new(loaded)))
                 }
@@ -204,6 +205,11 @@ impl Node {
         let loaded = match cluster::receive_config(self.home(), &member.loaded(), text)? {
             Received::New(loaded) => *loaded,
             Received::Known { serial } => return Ok(serial),
+            Received::Overtaken { loaded, refused } => {
+                // In force first: then the answer shows the manager what to go on above.
+                self.install(member, *loaded);
+                return Err(refused.into());
+            }
         };
         let serial = loaded.serial().unwrap_or_default();
         for warning in &loaded.warnings {

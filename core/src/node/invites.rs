@@ -19,6 +19,8 @@ use crate::task::Scope;
 use crate::timeouts;
 use malai_model::wire::local::{CreateInviteRequest, InviteView, NewInviteView, OpenRules};
 
+/// How long after its end an invite is still answered, in hours, so that who holds it hears that it is over.
+const ANSWERED_AFTER_EXPIRY: i64 = 7 * 24;
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many joiners one invite serves at once: each costs little, and many that say nothing shall not keep others out.
 const JOINERS_AT_ONCE: usize = 256;
@@ -112,7 +114,7 @@ impl Node {
         Ok(ended.iter().map(|(id52, record)| invite_view(id52, record, now)).collect())
     }
 
-    /// Listens on every invite that has not expired, and on no other.
+    /// Listens on every invite that is still answered, and on no other.
     pub(super) async fn refresh_invites(&self, member: &Arc<Member>) {
         if !matches!(member.loaded().rules, Rules::Master { .. }) {
             return;
@@ -128,8 +130,11 @@ impl Node {
             }
         };
         let now = self.now();
-        let current: BTreeMap<Id52, &InviteRecord> =
-            records.iter().filter(|(_, record)| now < record.expires).map(|(id52, r)| (*id52, r)).collect();
+        let current: BTreeMap<Id52, &InviteRecord> = records
+            .iter()
+            .filter(|(_, record)| is_answered(record, now))
+            .map(|(id52, r)| (*id52, r))
+            .collect();
         let ended: Vec<InviteListener> = {
             let mut listeners = member.invites.lock().unwrap_or_else(PoisonError::into_inner);
             let over: Vec<Id52> = listeners.keys().filter(|id| !current.contains_key(id)).copied().collect();
@@ -299,6 +304,12 @@ fn managed(member: &Arc<Member>) -> Result<(), ClusterError> {
         Rules::Master { .. } => Ok(()),
         Rules::Own { .. } | Rules::Absent => Err(ClusterError::NotManager(member.alias().clone())),
     }
+}
+
+/// Whether it is worth listening for: an invite that is used up still answers those who used it, and one that was
+/// revoked says so, or who holds it would wait until it expires.
+fn is_answered(record: &InviteRecord, now: Timestamp) -> bool {
+    now.duration_since(record.expires) < jiff::SignedDuration::from_hours(ANSWERED_AFTER_EXPIRY)
 }
 
 fn invite_view(id52: &Id52, record: &InviteRecord, now: Timestamp) -> InviteView {

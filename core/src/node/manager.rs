@@ -17,7 +17,7 @@ use crate::cluster::{self, ClusterError, DeliveryOutcome, LoadedCluster, Rules};
 use crate::identity::{KeyRef, make_random};
 
 /// How many machines are sent their config at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
 /// How often the plan is looked at when nothing happens.
 const AT_LEAST: Duration = Duration::from_secs(60);
 /// How often what became of deliveries is written, at most, while many are under way.
@@ -37,6 +37,7 @@ struct Round {
     tried: usize,
     taken: usize,
     saved: Option<Instant>,
+    unsaved: bool,
 }
 
 /// What a delivery's end means for the plan.
@@ -44,6 +45,9 @@ enum Next {
     AsPlanned,
     PlanSoon,
 }
+
+/// The highest serial: TOML's integers are signed.
+const MAX_SERIAL: u64 = i64::MAX as u64;
 
 /// What became of one delivery.
 enum Outcome {
@@ -71,9 +75,15 @@ impl Node {
             let mut due = Instant::now() + wait;
             // A plan costs more the more machines there are: one that took its config is no reason for another.
             loop {
+                let unsaved = round.unsaved;
                 tokio::select! {
                     () = member.wake.notified() => break,
                     () = tokio::time::sleep_until(due) => break,
+                    () = tokio::time::sleep(SAVE_EVERY), if unsaved => {
+                        if let Err(error) = self.save_round(&member, &mut round).await {
+                            tracing::error!(cluster = %member.alias(), %error, "what was distributed could not be kept");
+                        }
+                    }
                     Some(sent) = sending.join_next() => {
                         match self.sent(&member, sent, &mut round, sending.is_empty()).await {
                             Ok(Next::AsPlanned) => {}
@@ -151,9 +161,10 @@ impl Node {
         round.taken += usize::from(matches!(outcome, Outcome::Accepted));
         let mut state = self.state(member).await?;
         self.record(member, &mut state, &delivery, &outcome)?;
+        drop(state);
+        round.unsaved = true;
         if last || round.saved.is_none_or(|saved| saved.elapsed() > SAVE_EVERY) {
-            self.save(member, &state).await?;
-            round.saved = Some(Instant::now());
+            self.save_round(member, round).await?;
         }
         if last {
             tracing::info!(
@@ -163,6 +174,13 @@ impl Node {
             *round = Round::default();
         }
         Ok(next)
+    }
+
+    async fn save_round(&self, member: &Arc<Member>, round: &mut Round) -> Result<(), ClusterError> {
+        round.unsaved = false;
+        round.saved = Some(Instant::now());
+        let state = self.state(member).await?;
+        self.save(member, &state).await
     }
 
     async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {
@@ -259,7 +277,8 @@ impl Node {
             if have.digest == text_digest(&self.signed_text(member, &same)?) {
                 return Ok(PullAnswer { text: None, delivery: same });
             }
-            delivery.serial = delivery.serial.max(have.serial.saturating_add(1));
+            // Above what it has, within what TOML can hold; one that claims more gets what it cannot take.
+            delivery.serial = delivery.serial.max(have.serial.saturating_add(1)).min(MAX_SERIAL);
         }
         let text = self.signed_text(member, &delivery)?;
         Ok(PullAnswer { text: Some(text), delivery })

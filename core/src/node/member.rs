@@ -15,6 +15,9 @@ use crate::home::IdentityClaim;
 use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol};
 use crate::task::Scope;
 
+/// How often refused connections are told of at most.
+const TELL_REFUSED_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A cluster in a node.
 pub struct Member {
     alias: ClusterAlias,
@@ -43,11 +46,21 @@ pub(crate) struct MemberNetwork {
 }
 
 /// The rules in force, shared with the gate of the endpoint.
-pub(crate) struct RulesInForce(RwLock<Arc<LoadedCluster>>);
+pub(crate) struct RulesInForce {
+    rules: RwLock<Arc<LoadedCluster>>,
+    refused: Mutex<Refused>,
+}
+
+/// Refused connections, told at most once a second: identities are free, so strangers could turn the log over.
+#[derive(Default)]
+struct Refused {
+    told: Option<std::time::Instant>,
+    untold: u64,
+}
 
 impl RulesInForce {
     fn get(&self) -> Arc<LoadedCluster> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -55,7 +68,17 @@ impl Admission for RulesInForce {
     fn admits(&self, peer: &Id52, protocol: Protocol) -> bool {
         let admitted = protocol == Protocol::Member && self.get().admits(peer);
         if !admitted {
-            tracing::warn!(cluster = %self.get().alias, %peer, "refused a connection: unknown here, or no rights");
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.told.is_none_or(|told| told.elapsed() >= TELL_REFUSED_EVERY) {
+                let others = std::mem::take(&mut refused.untold);
+                refused.told = Some(std::time::Instant::now());
+                tracing::warn!(
+                    cluster = %self.get().alias, %peer, others,
+                    "refused a connection: unknown here, or no rights"
+                );
+            } else {
+                refused.untold += 1;
+            }
         }
         admitted
     }
@@ -66,7 +89,7 @@ impl Member {
         Self {
             alias: loaded.alias.clone(),
             own_id: loaded.own_id,
-            rules: Arc::new(RulesInForce(RwLock::new(Arc::new(loaded)))),
+            rules: Arc::new(RulesInForce { rules: RwLock::new(Arc::new(loaded)), refused: Mutex::default() }),
             scope,
             network: OnceCell::new(),
             wake: Notify::new(),
@@ -101,7 +124,7 @@ impl Member {
     /// Replaces the rules. Whoever calls this authorises again what is open.
     pub(super) fn install(&self, loaded: LoadedCluster) -> Arc<LoadedCluster> {
         let loaded = Arc::new(loaded);
-        *self.rules.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&loaded);
+        *self.rules.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&loaded);
         loaded
     }
 
@@ -118,6 +141,12 @@ impl Member {
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner).insert(number, connection);
         InboundGuard { member: Arc::clone(self), number }
+    }
+
+    /// How many connections a peer has open here.
+    pub(super) fn inbound_of(&self, peer: &Id52) -> usize {
+        let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        inbound.values().filter(|connection| connection.peer() == *peer).count()
     }
 
     pub(super) fn inbound(&self) -> Vec<Connection> {

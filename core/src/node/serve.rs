@@ -42,6 +42,14 @@ impl Node {
     async fn serve_connection(&self, member: &Arc<Member>, connection: Connection) {
         let peer = connection.peer();
         let _entered = member.enter(connection.clone());
+        // Each costs memory, and a peer that has as many as this wants nothing good: a request is told of its own limit
+        // long before. The manager is never kept out.
+        let most = self.device().limits.sessions_per_peer as usize * 2 + SPARE_CONNECTIONS;
+        if member.inbound_of(&peer) > most && !cluster::is_manager(&member.loaded(), &peer) {
+            tracing::warn!(cluster = %member.alias(), %peer, "closed a connection: the peer has too many");
+            connection.close(CloseReason::crowded());
+            return;
+        }
         // The rules may have changed between the handshake and this line.
         if !member.loaded().admits(&peer) {
             connection.close(CloseReason::not_admitted());
@@ -140,8 +148,8 @@ impl Node {
         request: ExecRequest,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
-        if self.inner.work.is_full(&peer) {
-            // Only a manager gets here: what it may have beyond the limits is for its configs.
+        if cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer) {
+            // What a manager may have beyond the limits is for its configs.
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
@@ -331,6 +339,9 @@ fn unsupported() -> WireError {
         hint: Some("bring malai on both machines to the same version".to_owned()),
     }
 }
+
+/// How many connections a peer may have beyond twice its sessions.
+const SPARE_CONNECTIONS: usize = 16;
 
 /// The longest word of a peer that a log line holds, in bytes.
 #[cfg(all(feature = "host", unix))]

@@ -95,9 +95,9 @@ impl OpenWork {
         })
     }
 
-    /// Whether a peer has as many requests open as it may have commands.
+    /// Whether a peer has more requests open than it may have commands.
     #[cfg(all(feature = "host", unix))]
-    pub(crate) fn is_full(&self, peer: &Id52) -> bool {
+    pub(crate) fn is_over(&self, peer: &Id52) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.by_peer.get(peer).copied().unwrap_or(0) > self.per_peer.load(Ordering::Relaxed)
             || entries.open.len() > self.in_all.load(Ordering::Relaxed)

@@ -276,7 +276,7 @@ impl CloseReason {
     }
 
     /// The reason given to a peer for which there is no room now.
-    pub(super) fn crowded() -> Self {
+    pub(crate) fn crowded() -> Self {
         Self { code: CLOSE_CROWDED, text: "too many callers at once".to_owned() }
     }
 

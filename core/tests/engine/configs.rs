@@ -265,8 +265,15 @@ async fn what_another_process_of_the_home_received_is_not_undone() {
     let dir = web01.home.cluster(&cluster()).expect("is there");
     let stale = LoadedCluster::load(&web01.home, web01.keys.as_ref(), &dir).expect("loads");
     assert!(matches!(receiver.push(&newer).await, DeliveryOutcome::Accepted { .. }));
-    let refused = receive_config(&web01.home, &stale, &older).expect_err("is refused");
-    assert_eq!(refused.code(), ErrorCode::ConfigStale);
+    match receive_config(&web01.home, &stale, &older) {
+        Ok(Received::Overtaken { loaded, refused }) => {
+            assert_eq!(
+                (loaded.serial(), refused.code()),
+                (Some(receiver.serial + 2), ErrorCode::ConfigStale)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
     assert_eq!(web01.machine_text(), newer);
     // The same one is no trouble.
     assert!(matches!(receive_config(&web01.home, &stale, &newer), Ok(Received::New(_))));

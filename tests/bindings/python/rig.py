@@ -1,4 +1,4 @@
-"""A cluster of two homes for the tests: `web01`, which manages it and runs a real daemon, and `laptop`, which is this process."""
+"""A cluster for the tests: `web01` manages it and runs a real daemon, `laptop` is this process."""
 
 import os
 import pathlib
