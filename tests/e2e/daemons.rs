@@ -72,6 +72,26 @@ fn a_stopping_daemon_lets_running_commands_finish() {
 }
 
 #[test]
+fn a_second_signal_ends_the_drain() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let running = cluster
+        .home("laptop")
+        .command(["web01.company", "sh", "-c", "echo running; exec sleep 1000"])
+        .spawn();
+    running.wait_for_line(SOON, |line| line == "running");
+    let daemon = cluster.member("web01").daemon.take().expect("runs");
+    daemon.signal(malai_testkit::Signal::SIGTERM);
+    await_until("the refusal of new commands", SOON, || {
+        cluster.home("laptop").malai(["--connect-timeout", "1s", "web01.company", "true"]).code == Some(255)
+    });
+    daemon.signal(malai_testkit::Signal::SIGTERM);
+    // The drain alone would take 30 s.
+    daemon.wait(std::time::Duration::from_secs(20)).ok();
+    running.wait(SOON).exits(255);
+}
+
+#[test]
 fn info_and_status_are_json_when_asked() {
     let net = net();
     let cluster = open_cluster(&net);

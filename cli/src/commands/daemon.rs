@@ -71,7 +71,7 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
         // A terminal that goes away must not take a daemon in the foreground of a supervisor with it.
         let _hang_up = signal(tokio::signal::unix::SignalKind::hangup())?;
-        let stop = async move {
+        let stop = async move || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}

@@ -213,29 +213,17 @@ pub fn register(
         }
         None => None,
     };
-    if decision == JoinDecision::New {
-        record.count(joiner);
+    // The config first. After a crash before the book is written the same machine asks again, is a member, and is counted
+    // then; the other way round a single use could be spent on a machine that is nobody.
+    if let Some(text) = &new_disk {
+        home.write(&guard, &disk_path, text.as_bytes())?;
     }
-    // The book first: a crash behind it costs a use, never hands one out twice.
-    save_book(home, &guard, alias, &book)?;
-    let write = || {
-        if let Some(text) = &new_disk {
-            home.write(&guard, &disk_path, text.as_bytes())?;
-        }
-        match &new_applied {
-            Some((_, text)) => home.write(&guard, &applied_path, text.as_bytes()),
-            None => Ok(()),
-        }
-    };
-    if let Err(error) = write() {
-        // No crash, but a full disk, say: nobody was registered, so nothing was used.
-        if decision == JoinDecision::New
-            && let Some(record) = book.invite.get_mut(invite)
-        {
-            record.uses.retain(|used| used != joiner);
-            save_book(home, &guard, alias, &book)?;
-        }
-        return Err(error.into());
+    if let Some((_, text)) = &new_applied {
+        home.write(&guard, &applied_path, text.as_bytes())?;
+    }
+    if decision == JoinDecision::New || !record.uses.contains(joiner) {
+        record.count(joiner);
+        save_book(home, &guard, alias, &book)?;
     }
     let loaded = match new_applied {
         Some((loaded, _)) => loaded,

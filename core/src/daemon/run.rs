@@ -14,7 +14,8 @@ pub struct DaemonOptions {
     pub client: ClientOptions,
 }
 
-/// Takes the home's lock, loads and validates everything, serves until `stop` resolves, and drains.
+/// Takes the home's lock, loads and validates everything, serves until `stop` resolves, and drains; when `stop`
+/// resolves once more, the drain ends.
 ///
 /// `ready` is called once everything listens: only then may a front say that the daemon runs.
 ///
@@ -24,7 +25,7 @@ pub struct DaemonOptions {
 pub async fn run(
     options: DaemonOptions,
     ready: impl FnOnce(),
-    stop: impl Future<Output = ()>,
+    mut stop: impl AsyncFnMut(),
 ) -> Result<(), DaemonError> {
     let runtime_dir = options.client.runtime_dir.clone();
     let options = options.client.into_node_options()?;
@@ -42,7 +43,7 @@ pub async fn run(
             scope.spawn_until_stop("socket", socket::serve(listener, node.clone(), scope.clone()));
             tracing::info!(pid = std::process::id(), version = crate::VERSION, "the daemon runs");
             ready();
-            stop.await;
+            stop().await;
             Ok(())
         }
         Err(error) => Err(error),
@@ -56,7 +57,11 @@ pub async fn run(
     {
         tracing::warn!(error = %source, "the socket could not be removed");
     }
-    node.close(drain).await;
+    tokio::select! {
+        () = node.finish(drain) => {}
+        () = stop() => tracing::info!("asked again: running requests end now"),
+    }
+    node.close(Duration::ZERO).await;
     tracing::info!("the daemon ended");
     served
 }

@@ -91,7 +91,7 @@ impl Home {
         HomeError::Busy { path: self.root().into(), waited }
     }
 
-    fn try_lock_for_writing(&self) -> Result<Option<WriteGuard>, HomeError> {
+    pub(crate) fn try_lock_for_writing(&self) -> Result<Option<WriteGuard>, HomeError> {
         // Opened anew each time: the lock belongs to the open file, so tasks of one process exclude each
         // other too.
         let lock = File::open(self.root()).map_err(|e| HomeError::io("open", self.root(), e))?;

@@ -133,13 +133,21 @@ impl Node {
         Ok(node)
     }
 
-    /// Stops taking requests, waits at most `drain` for those that run, ends the rest, and closes the network.
-    pub async fn close(&self, drain: Duration) {
-        let members: Vec<_> = self.members().into_values().collect();
-        for member in &members {
+    /// Stops taking requests and waits at most `at_most` for those that run.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no request is taken any more, and [`Node::close`] does the rest.
+    pub async fn finish(&self, at_most: Duration) {
+        for member in self.members().into_values() {
             member.stop_accepting();
         }
-        self.inner.work.idle(drain).await;
+        self.inner.work.idle(at_most).await;
+    }
+
+    /// Stops taking requests, waits at most `drain` for those that run, ends the rest, and closes the network.
+    pub async fn close(&self, drain: Duration) {
+        self.finish(drain).await;
+        let members: Vec<_> = self.members().into_values().collect();
         self.inner.scope.stop();
         // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {

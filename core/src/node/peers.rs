@@ -54,7 +54,14 @@ impl PeerBook {
             return;
         }
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let saved = home.lock_for_writing_blocking().and_then(|guard| home.save_peers(&guard, &peers));
+        // Hints are not worth waiting for another process: what is not written now may be next time.
+        let saved = home.try_lock_for_writing().and_then(|guard| match guard {
+            Some(guard) => home.save_peers(&guard, &peers).map(|_| ()),
+            None => {
+                self.dirty.store(true, Ordering::Release);
+                Ok(())
+            }
+        });
         if let Err(error) = saved {
             tracing::warn!(%error, "the last known addresses of peers could not be kept");
         }

@@ -70,7 +70,9 @@ impl Node {
                 continue;
             }
             let ticket = self.inner.work.enter(&member.loaded(), peer);
-            let Some(ticket) = ticket.filter(|_| member.is_accepting()) else {
+            // While the last commands run on, the manager is still heard: it may take their right away.
+            let heard = member.is_accepting() || cluster::is_manager(&member.loaded(), &peer);
+            let Some(ticket) = ticket.filter(|_| heard) else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
                 turn_away(stream, stream_code::BUSY);
                 continue;
@@ -148,8 +150,10 @@ impl Node {
         request: ExecRequest,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
-        if cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer) {
-            // What a manager may have beyond the limits is for its configs.
+        if !member.is_accepting()
+            || cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer)
+        {
+            // What a manager may have beyond the limits, and while this device stops, is for its configs.
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
