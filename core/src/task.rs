@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+/// How long a task that has to run and ended is left alone before it is begun again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// Owns a group of tasks.
 ///
 /// It has two stages of ending: [`Scope::stop`] asks (tasks that watch [`Scope::stopping`] finish what they do), then
@@ -78,6 +81,30 @@ impl Scope {
     {
         let stop = self.stop.clone();
         self.spawn(name, async move { stop.run_until_cancelled(future).await })
+    }
+
+    /// Runs a task that must run as long as the scope: if it ends or panics before the scope stops, that is logged and it
+    /// is begun again after a pause.
+    pub fn keep<M, F>(&self, name: &'static str, make: M)
+    where
+        M: Fn() -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let scope = self.clone();
+        self.spawn_until_stop(name, async move {
+            loop {
+                let ended = scope.spawn_until_stop(name, make()).await;
+                if scope.is_stopping() {
+                    return;
+                }
+                tracing::error!(
+                    task = name,
+                    panicked = ended.is_err(),
+                    "a task that has to run ended: begun again"
+                );
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+        });
     }
 
     /// Resolves when the scope is asked to stop. Cancel safe.
@@ -149,6 +176,30 @@ mod tests {
         let good = scope.spawn("good", async { 7 });
         assert!(bad.await.is_err());
         assert_eq!(good.await.expect("joins"), Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_to_run_is_begun_again_after_a_panic_and_stops_with_its_scope() {
+        let scope = Scope::new();
+        let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (counted, running) = (begun.clone(), std::sync::Arc::new(tokio::sync::Notify::new()));
+        let third = running.clone();
+        scope.keep("kept", move || {
+            let (number, third) = (counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst), third.clone());
+            async move {
+                match number {
+                    0 => panic!("on purpose"),
+                    1 => {}
+                    _ => {
+                        third.notify_one();
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(60), running.notified()).await.expect("begins a third time");
+        assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 3);
+        assert_eq!(scope.shutdown(Duration::from_secs(5)).await, ShutdownOutcome::Drained);
     }
 
     #[tokio::test]

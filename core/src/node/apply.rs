@@ -36,10 +36,16 @@ impl Node {
         match member.loaded().role {
             Role::Manager => {
                 self.refresh_invites(member).await;
-                member.scope.spawn_until_stop("distribute", async move { node.distribute(cluster).await });
+                member.scope.keep("distribute", move || {
+                    let (node, cluster) = (node.clone(), Arc::clone(&cluster));
+                    async move { node.distribute(cluster).await }
+                });
             }
             Role::Machine | Role::Waiting => {
-                member.scope.spawn_until_stop("sync", async move { node.keep_in_sync(cluster).await });
+                member.scope.keep("sync", move || {
+                    let (node, cluster) = (node.clone(), Arc::clone(&cluster));
+                    async move { node.keep_in_sync(cluster).await }
+                });
             }
         }
         Ok(())

@@ -26,7 +26,10 @@ impl Node {
     pub(super) async fn listen(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         self.network(member).await?;
         let (node, accepting) = (self.clone(), Arc::clone(member));
-        member.scope.spawn_until_stop("accept", async move { node.accept(accepting).await });
+        member.scope.keep("accept", move || {
+            let (node, accepting) = (node.clone(), Arc::clone(&accepting));
+            async move { node.accept(accepting).await }
+        });
         Ok(())
     }
 
