@@ -15,7 +15,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 pub(crate) fn start(log: RotatingLog, to_stderr: bool) {
     let lines = LogLines { log: Mutex::new(log), to_stderr };
     let filter = Targets::new()
-        .with_default(LevelFilter::WARN)
+        // What the network below us complains of again and again would drown our own words.
+        .with_default(LevelFilter::ERROR)
         .with_target("malai", LevelFilter::INFO)
         .with_target("malai_core", LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
