@@ -186,7 +186,24 @@ impl Node {
                     wait
                 }
             };
-            _ = tokio::time::timeout(jittered(wait), member.wake.notified()).await;
+            tokio::select! {
+                () = member.wake.notified() => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+                // A manager that restarts, or closes the connection since it could not reach this machine, has news.
+                () = self.manager_gone(&member) => tokio::time::sleep(jittered(FIRST_RETRY)).await,
+            }
+        }
+    }
+
+    /// Resolves when the connection to the manager that is open now is closed; never, if none is.
+    async fn manager_gone(&self, member: &Arc<Member>) {
+        let open = match (member.loaded().manager, member.network.get()) {
+            (Some(manager), Some(network)) => network.pool.open(&manager),
+            _ => None,
+        };
+        match open {
+            Some(connection) => _ = connection.closed().await,
+            None => std::future::pending().await,
         }
     }
 

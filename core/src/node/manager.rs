@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{Member, Node};
 use crate::cluster::{self, ClusterError, DeliveryOutcome, LoadedCluster, Rules};
 use crate::identity::{KeyRef, make_random};
+use crate::p2p::CloseReason;
 
 /// How many machines are sent their config at once.
 const AT_ONCE: usize = 128;
@@ -186,7 +187,10 @@ impl Node {
     async fn send_one(&self, member: &Arc<Member>, delivery: &Delivery) -> Result<Outcome, ClusterError> {
         let connection = match self.connect(member, &delivery.id52, &delivery.addresses).await {
             Ok(connection) => connection,
-            Err(error) => return Ok(Outcome::Unreachable(error.to_string())),
+            Err(error) => {
+                self.ask_back(member, &delivery.id52);
+                return Ok(Outcome::Unreachable(error.to_string()));
+            }
         };
         let text = self.signed_text(member, delivery)?;
         match cluster::deliver(&connection, &text, self.device().limits.config_bytes).await? {
@@ -196,6 +200,17 @@ impl Node {
                 // Only what this root signed for that machine may move the serial.
                 let theirs = verify_signed(&text, &member.own_id(), &delivery.id52, None)?;
                 Ok(Outcome::Behind { serial: theirs.config.recipient().serial })
+            }
+        }
+    }
+
+    /// A machine that cannot be dialled may have dialled this manager all the same: from behind a NAT, or at the very
+    /// moment when it was dialled itself. Its connection is closed, unless it is in use, and so it asks anew.
+    fn ask_back(&self, member: &Arc<Member>, machine: &Id52) {
+        if self.inner.work.is_idle(machine) {
+            for connection in member.inbound().into_iter().filter(|open| open.peer() == *machine) {
+                tracing::debug!(cluster = %member.alias(), %machine, "closed a connection, so that the machine asks");
+                connection.close(CloseReason::normal());
             }
         }
     }

@@ -119,6 +119,11 @@ impl OpenWork {
         ended
     }
 
+    /// Whether a peer has nothing open.
+    pub(crate) fn is_idle(&self, peer: &Id52) -> bool {
+        !self.entries.lock().unwrap_or_else(PoisonError::into_inner).by_peer.contains_key(peer)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.len()
     }

@@ -87,6 +87,14 @@ impl Pool {
         Ok(connection)
     }
 
+    /// Returns the connection to a peer that is open now, if there is one; never dials.
+    pub fn open(&self, peer: &Id52) -> Option<Connection> {
+        let slot = self.lock().get(peer)?.clone();
+        let warm = slot.try_lock().ok()?;
+        let connection = &warm.as_ref()?.connection;
+        (!connection.is_closed()).then(|| connection.clone())
+    }
+
     /// Drops a peer's connection, so that the next call makes a new one; streams that are open go on.
     pub fn forget(&self, peer: &Id52) {
         self.lock().remove(peer);
