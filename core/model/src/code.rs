@@ -143,6 +143,24 @@ codes! {
     CommandFailed = "command.failed", Internal;
     /// This build cannot run commands of others.
     CommandUnsupported = "command.unsupported", Incompatible;
+    /// The caller has no such session on that machine, or there is more than one to choose from.
+    SessionUnknown = "session.unknown", NotFound;
+    /// The session's process could not be started or does not answer.
+    SessionFailed = "session.failed", Internal;
+    /// The service does not answer on the machine that hosts it.
+    ServiceUnreachable = "service.unreachable", Unreachable;
+    /// A stream that was to be resumed is not kept any more.
+    StreamUnknown = "stream.unknown", NotFound;
+    /// A file or directory could not be read or written while copying.
+    CopyStorage = "copy.storage", Storage;
+    /// A name that would lead out of the destination.
+    CopyOutside = "copy.outside", Denied;
+    /// What arrived is not what was sent, or the source changed meanwhile.
+    CopyMismatch = "copy.mismatch", Conflict;
+    /// The other side of a copy said something that does not belong here.
+    CopyProtocol = "copy.protocol", Incompatible;
+    /// Some of many targets failed.
+    RunSomeFailed = "run.some_failed", Internal;
     /// The home directory or a file in it cannot be read or written.
     HomeStorage = "home.storage", Storage;
     /// A key file or directory that others may read.

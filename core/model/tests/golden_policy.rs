@@ -11,8 +11,9 @@ use malai_model::config::{ClusterConfig, compile, personalize};
 use malai_model::id::{Id52, SecretKey};
 use malai_model::name::MachineName;
 use malai_model::wire::{
-    CommandEnd, ConfigHave, ExecRequest, JoinRequest, Notice, PullReply, PushReply, Request, Signal,
-    WireError,
+    AttachMode, AttachSession, Attached, CommandEnd, ConfigHave, DetachReason, ExecRequest, JoinRequest,
+    LaneState, Notice, OpenSession, PullReply, PushReply, Request, ResumeStream, ResumeToken, SessionId,
+    SessionInfo, Signal, WindowSize, WireError,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -177,6 +178,8 @@ fn wire_messages() {
     };
     let bare = WireError { hint: None, ..error() };
     let have = ConfigHave { serial: 12, digest: "ab".repeat(32) };
+    let token = ResumeToken::from_random([0xcd; 16]);
+    let session = SessionId::from_random([3; 8]);
     insta::assert_snapshot!(
         "wire_request",
         lines(&[
@@ -184,7 +187,31 @@ fn wire_messages() {
             Request::Exec(ExecRequest {
                 argv: vec!["ps".to_owned(), "aux".to_owned()],
                 env: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
+                resume: Some(token.clone()),
             }),
+            Request::OpenSession(OpenSession {
+                argv: None,
+                env: BTreeMap::new(),
+                window: WindowSize::default(),
+                client: Some(token.clone()),
+            }),
+            Request::OpenSession(OpenSession {
+                argv: Some(vec!["top".to_owned()]),
+                env: BTreeMap::new(),
+                window: WindowSize::default(),
+                client: None,
+            }),
+            Request::AttachSession(AttachSession {
+                session: Some(session.clone()),
+                mode: AttachMode::Watch,
+                client: token.clone(),
+                window: WindowSize::default(),
+                received: Some(7),
+            }),
+            Request::ListSessions {},
+            Request::EndSession { session: session.clone() },
+            Request::Connect { service: "ssh".parse().expect("a name") },
+            Request::Resume(ResumeStream { token, lanes: [LaneState::default(); 3] }),
             Request::PushConfig { length: 1000 },
             Request::PullConfig { have: None, listening: false },
             Request::PullConfig { have: Some(have), listening: true },
@@ -194,7 +221,28 @@ fn wire_messages() {
         [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit, Signal::Kill, Signal::Usr1, Signal::Usr2];
     let mut notices = vec![
         Notice::Pong { version: "0.1.0".to_owned() },
-        Notice::Started {},
+        Notice::Started { resume_ms: None },
+        Notice::Started { resume_ms: Some(120_000) },
+        Notice::Attached(Attached { session: session.clone(), input: 1, output: 2, redraw: 3 }),
+        Notice::Opened { session: session.clone() },
+        Notice::Sessions {
+            sessions: vec![SessionInfo {
+                session,
+                argv: vec!["top".to_owned()],
+                user: "root".to_owned(),
+                started: jiff::Timestamp::UNIX_EPOCH,
+                active: jiff::Timestamp::UNIX_EPOCH,
+                attached: true,
+                watchers: 1,
+                window: WindowSize::default(),
+                title: "t".to_owned(),
+                ended: Some(CommandEnd::Exited { status: 0 }),
+            }],
+            more: false,
+        },
+        Notice::Resize { window: WindowSize { columns: 100, rows: 30, width: 1, height: 2 } },
+        Notice::Detach {},
+        Notice::Detached { reason: DetachReason::TakenOver },
         Notice::Ended(CommandEnd::Exited { status: 3 }),
         Notice::Ended(CommandEnd::Killed { signal: 9 }),
         Notice::Failed(error()),
@@ -232,7 +280,10 @@ fn messages_of_a_newer_peer_are_read_as_far_as_they_are_known() {
     let read = |text: &str| serde_json::from_str::<Request>(text);
     assert_eq!(read(r#"{"type":"ping","new":1}"#).ok(), Some(Request::Ping {}));
     let exec = read(r#"{"type":"exec","argv":["ls"],"pty":true}"#).ok();
-    assert_eq!(exec, Some(Request::Exec(ExecRequest { argv: vec!["ls".to_owned()], env: BTreeMap::new() })));
+    assert_eq!(
+        exec,
+        Some(Request::Exec(ExecRequest { argv: vec!["ls".to_owned()], env: BTreeMap::new(), resume: None }))
+    );
     assert!(read(r#"{"type":"later"}"#).is_err());
     let failed: Notice = serde_json::from_str(r#"{"type":"failed","code":"later.code","message":"m"}"#)
         .expect("an unknown code is read");

@@ -80,7 +80,7 @@ impl RunningCommand {
         let Stream { sender, mut receiver } = stream;
         sender.send_message(&Request::Exec(request)).await?;
         match receiver.message::<Notice>().await? {
-            Some(Notice::Started {}) => {}
+            Some(Notice::Started { .. }) => {}
             Some(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
             Some(_) => return Err(ExecError::OutOfTurn("not whether the command runs")),
             None => return Err(ExecError::OutOfTurn("the stream ended before the command began")),

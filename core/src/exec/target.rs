@@ -78,7 +78,7 @@ impl ExecTarget {
         let Process { stdin, stdout, stderr, group } = process;
         let outcome = {
             let talk = async {
-                sender.send_message(&Notice::Started {}).await?;
+                sender.send_message(&Notice::Started { resume_ms: None }).await?;
                 let outputs = async {
                     tokio::try_join!(
                         copy_output(stdout, &sender, Channel::Main),

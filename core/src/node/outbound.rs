@@ -97,7 +97,7 @@ impl Node {
         if argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
         }
-        let exec = ExecRequest { argv, env: request.env };
+        let exec = ExecRequest { argv, env: request.env, resume: None };
         if target.id52 == member.own_id() {
             return self.run_here(&member, &exec);
         }

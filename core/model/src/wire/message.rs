@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorCode;
 use crate::id::Id52;
-use crate::name::MachineName;
+use crate::name::{MachineName, ServiceName};
+use crate::wire::session::{
+    AttachSession, Attached, DetachReason, OpenSession, ResumeToken, SessionId, SessionInfo, WindowSize,
+};
 
 /// What the opener of a stream wants: the first message on it, under the member protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,25 @@ pub enum Request {
     Ping {},
     /// Run a command. Answered by [`Notice::Started`] or [`Notice::Failed`].
     Exec(ExecRequest),
+    /// Start a session. Answered by [`Notice::Attached`] or, without a client, by [`Notice::Opened`].
+    OpenSession(OpenSession),
+    /// Attach to a session of one's own. Answered by [`Notice::Attached`].
+    AttachSession(AttachSession),
+    /// Which sessions of mine are here? Answered by [`Notice::Sessions`].
+    ListSessions {},
+    /// End a session of one's own. Answered by [`Notice::Ended`].
+    EndSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// Connect to a service that the machine hosts. Answered by [`Notice::Started`]; then its bytes are data of the
+    /// main lane.
+    Connect {
+        /// Its name, cluster-wide or within the machine.
+        service: ServiceName,
+    },
+    /// Go on with a stream whose connection was lost, on this one. Answered by a frame, not a message.
+    Resume(ResumeStream),
     /// Here is your config: its exact text follows as data. Answered by [`PushReply`]. Manager to machine.
     PushConfig {
         /// The text's length in bytes.
@@ -43,6 +65,33 @@ pub struct ExecRequest {
     /// `TERM`, `LANG`, `LC_*` of the caller; anything else is ignored by the target.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// What the caller will call this stream, should its connection be lost; absent: then it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumeToken>,
+}
+
+/// Names a stream of the same caller whose connection was lost, and says how far it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeStream {
+    /// What the caller called it.
+    pub token: ResumeToken,
+    /// What the caller has received: the lanes in their order.
+    pub lanes: [LaneState; 3],
+}
+
+/// How far a receiver came on one lane of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LaneState {
+    /// Bytes that came.
+    pub received: u64,
+    /// The sum of the charges of what came.
+    pub charged: u64,
+    /// The sum of charges that may be spent since the stream began.
+    pub allowance: u64,
+    /// The size of the window.
+    pub window: u32,
+    /// Whether its end came.
+    pub ended: bool,
 }
 
 /// What a machine has: enough for the manager to know whether it needs more.
@@ -64,8 +113,39 @@ pub enum Notice {
         /// The version of malai that answers.
         version: String,
     },
-    /// The command runs.
-    Started {},
+    /// The command runs, or the service is connected.
+    Started {
+        /// So many milliseconds the stream is kept for its caller when the connection is lost; absent: it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume_ms: Option<u64>,
+    },
+    /// The caller is attached to a session.
+    Attached(Attached),
+    /// A session runs, and nobody is attached to it.
+    Opened {
+        /// Which.
+        session: SessionId,
+    },
+    /// Sessions of the caller.
+    Sessions {
+        /// Oldest first.
+        sessions: Vec<SessionInfo>,
+        /// Whether another of these messages follows.
+        #[serde(default)]
+        more: bool,
+    },
+    /// The caller's terminal has another size now. Opener to target.
+    Resize {
+        /// Which.
+        window: WindowSize,
+    },
+    /// Leave me, and go on. Opener to target; answered by [`Notice::Detached`].
+    Detach {},
+    /// The caller is no longer attached; the session goes on.
+    Detached {
+        /// Why.
+        reason: DetachReason,
+    },
     /// The command ended; no data follows.
     Ended(CommandEnd),
     /// Deliver a signal to the command's process group. Opener to target.

@@ -5,8 +5,13 @@
 pub mod frame;
 pub mod local;
 mod message;
+mod session;
 
 pub use message::{
-    CommandEnd, ConfigHave, ExecRequest, JoinAccepted, JoinRequest, Notice, PullReply, PushReply, Request,
-    Signal, WireError,
+    CommandEnd, ConfigHave, ExecRequest, JoinAccepted, JoinRequest, LaneState, Notice, PullReply, PushReply,
+    Request, ResumeStream, Signal, WireError,
+};
+pub use session::{
+    AttachMode, AttachSession, Attached, DetachReason, NotASessionId, OpenSession, ResumeToken, SessionId,
+    SessionInfo, WindowSize,
 };
