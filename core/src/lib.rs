@@ -17,6 +17,8 @@ pub mod identity;
 pub mod node;
 pub mod p2p;
 pub mod task;
+#[cfg(all(feature = "host", unix))]
+pub mod terminal;
 pub mod timeouts;
 
 pub use bytes::Bytes;
