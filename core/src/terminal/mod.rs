@@ -13,8 +13,10 @@ mod host;
 mod job;
 mod life;
 mod protocol;
+mod recent;
 mod record;
 mod registry;
+mod screen;
 mod socket;
 mod target;
 
@@ -25,4 +27,5 @@ pub use job::{Audience, SessionGrant, SessionJob};
 pub use protocol::EndReason;
 pub use record::{SessionAsk, SessionEffect, SessionProcess, SessionRecord};
 pub use registry::Sessions;
+pub use screen::{History, Screen};
 pub use target::{SessionOutcome, serve};
