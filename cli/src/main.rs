@@ -7,12 +7,16 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
 mod signals;
 mod view;
 
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = own_programs::run() {
+        return code;
+    }
     let env = env::Env::read();
     let output = output::Output::new(&env);
     match args::Args::try_parse() {
