@@ -1,10 +1,14 @@
 //! The command line's grammar.
 
+mod run;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
+
+pub(crate) use self::run::RunArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -59,6 +63,8 @@ pub(crate) enum Command {
     /// Run a program on a machine (the same as `malai <address> <program> …`)
     #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
     Exec(ExecArgs),
+    /// Run a program on many machines at once
+    Run(RunArgs),
     /// Take requests, hand out and receive configs, in the background
     #[command(visible_alias = "d", after_help = DAEMON_HELP)]
     Daemon(DaemonArgs),

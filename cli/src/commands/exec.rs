@@ -89,7 +89,7 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
     }
 }
 
-fn number(signal: Signal) -> u8 {
+pub(super) fn number(signal: Signal) -> u8 {
     match signal {
         Signal::Hup => 1,
         Signal::Int => 2,
@@ -133,19 +133,19 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Stdout,
     Stderr,
 }
 
 /// Writes output on a thread.
-struct Writer {
+pub(super) struct Writer {
     blocks: Option<mpsc::Sender<(Target, Bytes)>>,
     done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
 impl Writer {
-    fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (blocks, mut waiting) = mpsc::channel::<(Target, Bytes)>(WAITING_BLOCKS);
         let (tell, done) = tokio::sync::oneshot::channel();
         // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
@@ -168,7 +168,7 @@ impl Writer {
     }
 
     /// Hands over a block. False when stdout takes nothing more.
-    async fn write(&self, target: Target, block: Bytes) -> bool {
+    pub(super) async fn write(&self, target: Target, block: Bytes) -> bool {
         match &self.blocks {
             Some(blocks) => blocks.send((target, block)).await.is_ok(),
             None => false,
@@ -177,7 +177,7 @@ impl Writer {
 
     /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more: `malai
     /// web01.company yes | head` ends both, as in a local pipe.
-    async fn finish(&mut self) -> Result<Option<u8>, Failure> {
+    pub(super) async fn finish(&mut self) -> Result<Option<u8>, Failure> {
         self.blocks = None;
         match (&mut self.done).await {
             Ok(Ok(())) => Ok(None),

@@ -6,6 +6,7 @@ mod exec;
 mod keygen;
 mod machine;
 mod rescan;
+mod run;
 mod show;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
-    let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_));
+    let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_) | Command::Run(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
@@ -56,6 +57,7 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Daemon(args) => daemon::daemon(context, &args),
         Command::Exec(args) => block_on(exec::exec(context, &args.words)),
         Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Run(args) => block_on(run::run(context, args)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
         Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {

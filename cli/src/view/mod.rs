@@ -1,5 +1,7 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+pub(crate) mod many;
+
 use std::fmt::Write;
 
 use malai_core::api::{

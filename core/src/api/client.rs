@@ -8,7 +8,7 @@ use malai_model::name::ClusterAlias;
 
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, Route, RunRequest, SyncView,
+    JoinedView, NewInviteView, PingView, RescanView, Route, RunRequest, SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -220,6 +220,15 @@ impl Client {
     /// Dropped, nothing runs, or what runs is hung up.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         Box::pin(self.route.run(request)).await
+    }
+
+    /// Asks a machine whether it is there, over a connection that is kept for what follows. `patience`: how long that may
+    /// take, if not as long as reaching a machine may.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn ping(&self, address: String, patience: Option<Duration>) -> Result<PingView, Error> {
+        Box::pin(super::ping::ping(&self.route, address, patience)).await
     }
 
     /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].

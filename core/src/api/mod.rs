@@ -4,17 +4,24 @@
 
 mod client;
 mod handler;
+mod many;
+mod ping;
 mod route;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
 pub use client::{Client, ClientOptions};
 pub use handler::handle;
+pub use malai_model::targets::SelectedMachine;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
-    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA, SingleWord,
-    StatusView, SyncView,
+    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, DoctorView, FailedView, Finding,
+    InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView,
+    ManyEnd, ManySummary, NewInviteView, OpenRequest, OpenRules, OpenedView, PingView, Place, RescanView,
+    RoleView, RunRequest, SCHEMA, Severity, SingleWord, StatusView, SyncView, TargetOutcome,
+};
+pub use many::{
+    AfterFailure, LINE_LIMIT as OUTPUT_LINE_LIMIT, LinePart, ManyEvent, ManyOrder, ManyRequest, ManyRun,
+    OutputStream, Stopper,
 };
 pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]

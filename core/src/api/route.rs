@@ -146,7 +146,7 @@ impl Route {
         if self.0.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    async fn node(&self) -> Result<&Node, Error> {
+    pub(super) async fn node(&self) -> Result<&Node, Error> {
         self.check()?;
         self.0
             .node

@@ -98,6 +98,9 @@ pub enum ClusterError {
     /// An address cannot be resolved.
     #[error("find the machine: {0}")]
     Address(malai_model::address::AddressProblem),
+    /// Words that mean no machines here.
+    #[error("find the machines: {0}")]
+    Targets(malai_model::targets::TargetProblem),
     /// A rule of this device or of the target forbids it.
     #[error("run {what:?} on {machine}: not allowed, {reason}")]
     Denied {
@@ -226,6 +229,7 @@ impl ClusterError {
             Self::NoConfig(_) => ErrorCode::ConfigMissing,
             Self::UnknownMachine { .. } => ErrorCode::AddressUnknownMachine,
             Self::Address(problem) => problem.code(),
+            Self::Targets(problem) => problem.code(),
             Self::Denied { .. } => ErrorCode::AclDenied,
             Self::CannotHost => ErrorCode::CommandUnsupported,
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
@@ -254,6 +258,7 @@ impl ClusterError {
             Self::Identity(error) => return error.hint(),
             Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
+            Self::Targets(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
                     .hint
@@ -352,4 +357,5 @@ from_model! {
     JoinForged(malai_model::cluster::JoinProblem);
     ConfigRefused(SignedConfigProblem);
     Address(malai_model::address::AddressProblem);
+    Targets(malai_model::targets::TargetProblem);
 }

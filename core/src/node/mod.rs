@@ -12,6 +12,7 @@ mod member;
 mod outbound;
 mod peers;
 mod serve;
+mod targets;
 mod view;
 mod work;
 
@@ -31,6 +32,7 @@ use malai_model::name::ClusterAlias;
 
 pub use self::error::NodeError;
 pub use self::member::Member;
+pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};

@@ -10,6 +10,7 @@ mod distribution;
 mod harness;
 mod joining;
 mod limits;
+mod many;
 mod ports;
 mod revoking;
 mod shutdown;
