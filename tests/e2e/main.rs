@@ -9,6 +9,7 @@ mod crashes;
 mod daemons;
 mod hostile;
 mod invites;
+mod many;
 mod refusals;
 mod streams;
 

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod comfort;
 mod run;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
+pub(crate) use self::comfort::PingArgs;
 pub(crate) use self::run::RunArgs;
 
 const AFTER_HELP: &str = "\
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Run a program on many machines at once
     Run(RunArgs),
+    /// Ask a machine whether it is there, and how far away
+    Ping(PingArgs),
     /// Take requests, hand out and receive configs, in the background
     #[command(visible_alias = "d", after_help = DAEMON_HELP)]
     Daemon(DaemonArgs),

@@ -5,6 +5,7 @@ mod daemon;
 mod exec;
 mod keygen;
 mod machine;
+mod ping;
 mod rescan;
 mod run;
 mod show;
@@ -57,6 +58,7 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Daemon(args) => daemon::daemon(context, &args),
         Command::Exec(args) => block_on(exec::exec(context, &args.words)),
         Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Ping(args) => block_on(ping::ping(context, args)),
         Command::Run(args) => block_on(run::run(context, args)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
