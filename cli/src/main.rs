@@ -10,13 +10,17 @@ mod output;
 mod signals;
 mod view;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> std::process::ExitCode {
     let env = env::Env::read();
     let output = output::Output::new(&env);
-    match args::Args::try_parse() {
-        Ok(args) => commands::run(args, env, output),
+    let parsed = args::Args::command().try_get_matches().and_then(|matches| {
+        let args = args::Args::from_arg_matches(&matches)?;
+        Ok((args, matches.subcommand_name().map(str::to_owned)))
+    });
+    match parsed {
+        Ok((args, word)) => commands::run(args, word.as_deref(), env, output),
         Err(usage) => output.usage(&usage),
     }
 }

@@ -3,6 +3,7 @@
 //! Each test makes a net of its own. For everything allowed there is something refused, by its code.
 
 mod clusters;
+mod comfort;
 mod commands;
 mod configs;
 mod crashes;

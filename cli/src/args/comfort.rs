@@ -35,3 +35,41 @@ pub(crate) struct ManArgs {
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
 }
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  eval \"$(malai completions bash)\"                  for this shell
+  malai completions bash > ~/.local/share/bash-completion/completions/malai
+  malai completions fish > ~/.config/fish/completions/malai.fish";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    pub(crate) shell: Shell,
+}
+
+/// A shell whose completion is known.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    Powershell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompleteWordsArgs {
+    /// A new word begins behind them
+    #[arg(long)]
+    pub(crate) next: bool,
+    /// What was typed behind `malai`, up to the cursor
+    #[arg(last = true)]
+    pub(crate) words: Vec<String>,
+}
+
+pub(crate) const DOCTOR_HELP: &str = "\
+Looks at the home, its files and keys, the daemon, the clock, the network and the disk, and asks each machine whether it
+is there. Changes nothing.
+
+Exit status: 0 if there is no problem (warnings may be there), 1 if there is one.";

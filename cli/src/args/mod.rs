@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
-pub(crate) use self::comfort::PingArgs;
+pub(crate) use self::comfort::{CompleteWordsArgs, CompletionsArgs, ManArgs, PingArgs, Shell};
 pub(crate) use self::run::RunArgs;
 
 const AFTER_HELP: &str = "\
@@ -90,6 +90,16 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Find out what is wrong on this device, and what to do about it
+    #[command(after_help = comfort::DOCTOR_HELP)]
+    Doctor,
+    /// Print what makes a shell complete malai's commands and your machines' names
+    Completions(CompletionsArgs),
+    /// Print malai's manual page
+    Man(ManArgs),
+    /// What the shells' scripts ask
+    #[command(hide = true)]
+    CompleteWords(CompleteWordsArgs),
     /// The old spelling of `malai cluster init`
     #[command(hide = true, alias = "create-cluster")]
     InitCluster {

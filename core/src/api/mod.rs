@@ -3,14 +3,17 @@
 //! Underneath is either a node in this process or the daemon's socket; the operations and their answers are the same.
 
 mod client;
+mod doctor;
 mod handler;
 mod many;
 mod ping;
 mod route;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
+mod words;
 
 pub use client::{Client, ClientOptions};
+pub use doctor::doctor;
 pub use handler::handle;
 pub use malai_model::targets::SelectedMachine;
 pub use malai_model::wire::local::{
@@ -26,5 +29,7 @@ pub use many::{
 pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};
+
+pub use words::{KnownWords, aliases, known_words};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
