@@ -318,3 +318,6 @@ impl Switch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

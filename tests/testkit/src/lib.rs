@@ -14,6 +14,7 @@ mod home;
 mod invocation;
 mod net;
 mod process;
+mod user;
 mod wait;
 
 pub use cluster::{Cluster, Member};
@@ -23,6 +24,7 @@ pub use invocation::Invocation;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
+pub use user::{TestUser, is_root};
 pub use wait::{await_some, await_until};
 
 use std::time::Duration;
