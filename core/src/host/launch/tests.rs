@@ -290,6 +290,34 @@ async fn a_strict_umask_of_the_daemon_is_not_another_user_s() {
 
 /// Not a test by itself.
 #[tokio::test]
+#[ignore = "run by what_a_daemon_raised_for_itself_is_not_its_programs, with a low limit"]
+async fn inner_raised_limit() {
+    crate::host::raise_open_files();
+    let own = fs::read_to_string("/proc/self/limits").expect("is there");
+    assert!(own.contains("Max open files            2000 "), "as far as the hard limit: {own}");
+    let user = LocalUser::named(&std::env::var(USER).expect("is named")).expect("is there");
+    for user in [user, LocalUser::current().expect("a user")] {
+        // It waits until its starter is back, who then has given it its limit.
+        let request = request_as(user, &["sh", "-c", "read line; ulimit -Sn; ulimit -Hn"]);
+        let Process { mut stdin, mut stdout, group, .. } = Process::spawn(&request).expect("starts");
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"go\n").await.expect("is written");
+        let mut out = String::new();
+        stdout.read_to_string(&mut out).await.expect("is read");
+        assert_eq!(out, "1000\n2000\n");
+        group.finish().await.expect("ends");
+    }
+}
+
+#[tokio::test]
+async fn what_a_daemon_raised_for_itself_is_not_its_programs() {
+    let Some(user) = TestUser::make() else { return };
+    let binary = std::env::current_exe().expect("this binary").display().to_string();
+    let words = ["sh", "-c", "ulimit -Sn 1000; ulimit -Hn 2000; exec \"$0\" \"$@\"", &binary];
+    run_inner(request_as(LocalUser::current().expect("a user"), &words), "inner_raised_limit", &user).await;
+}
+
+/// Not a test by itself.
+#[tokio::test]
 #[ignore = "run by malai_s_own_program_runs_as_any_user…, from a place that is gone"]
 async fn inner_own_program() {
     let own = OwnProgram::running().expect("runs");
