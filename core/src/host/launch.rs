@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 #[cfg(target_os = "linux")]
@@ -155,6 +156,9 @@ fn explain(stage: Stage, word: &str, file: PathBuf, user: &LocalUser, source: io
 }
 
 fn read_report(mut reports: PipeReader) -> Option<(Stage, usize)> {
+    // What there is to say was said before the standard library told of the failure. Who forked meanwhile may hold the
+    // pipe's other end, so that its end must not be waited for.
+    fcntl(&reports, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
     let mut report = [0; 5];
     reports.read_exact(&mut report).ok()?;
     let [stage, index @ ..] = report;
