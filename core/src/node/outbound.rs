@@ -99,7 +99,7 @@ impl Node {
         }
         let exec = ExecRequest { argv, env: request.env, resume: None };
         if target.id52 == member.own_id() {
-            return self.run_here(&member, &exec);
+            return self.run_here(&member, &exec).await;
         }
         let started = async {
             let connection = self.connect(&member, &target.id52, &target.addresses).await?;
@@ -118,7 +118,11 @@ impl Node {
 
     /// This device is the target: the same check, the same process, no network.
     #[cfg(all(feature = "host", unix))]
-    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, NodeError> {
+    async fn run_here(
+        &self,
+        member: &Arc<Member>,
+        request: &ExecRequest,
+    ) -> Result<RunningCommand, NodeError> {
         let loaded = member.loaded();
         let authorized =
             loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
@@ -130,11 +134,15 @@ impl Node {
                 }
             })?;
         let cluster = loaded.cluster_name.clone().unwrap_or_else(|| loaded.alias.to_string());
-        Ok(self.inner.exec.start_local(&authorized, request, &cluster)?)
+        Ok(self.inner.exec.start_local(&authorized, request, &cluster).await?)
     }
 
     #[cfg(not(all(feature = "host", unix)))]
-    fn run_here(&self, _member: &Arc<Member>, _request: &ExecRequest) -> Result<RunningCommand, NodeError> {
+    async fn run_here(
+        &self,
+        _member: &Arc<Member>,
+        _request: &ExecRequest,
+    ) -> Result<RunningCommand, NodeError> {
         Err(ClusterError::CannotHost.into())
     }
 
