@@ -9,15 +9,17 @@ mod route;
 mod socket;
 
 pub use client::{Client, ClientOptions};
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use handler::failed;
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
-    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA, SingleWord,
-    StatusView, SyncView,
+    ApiReply, ApiRequest, CarriedView, ClusterView, ConnectionView, CreateInviteRequest, FailedView,
+    InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView,
+    NewInviteView, OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA,
+    SingleWord, StatusView, SyncView,
 };
 pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]
-pub use socket::{LINE_LIMIT, Line};
+pub use socket::{LINE_LIMIT, Line, LineProblem, read_line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};

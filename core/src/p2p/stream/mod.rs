@@ -88,6 +88,13 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// What the stream travels on, without keeping it open.
+    pub(crate) fn weak_connection(&self) -> super::WeakConnection {
+        self.sender.connection().downgrade()
+    }
+}
+
 impl Shared {
     fn failure(&self, end: RawEnd) -> P2pError {
         match end {

@@ -8,7 +8,7 @@ pub use request::{
     SingleWord,
 };
 pub use view::{
-    ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
-    MachineSyncView, MachineView, NewInviteView, OpenedView, Place, RescanView, RoleView, SCHEMA, StatusView,
-    SyncView,
+    ApiReply, CarriedView, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView,
+    ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place, RescanView, RoleView, SCHEMA,
+    StatusView, SyncView,
 };
