@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::socket;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, RunRequest, SyncView, handle,
+    JoinedView, NewInviteView, RescanView, RunRequest, ServiceView, SyncView, handle,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -22,6 +22,7 @@ use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::{Mode, Node, NodeOptions};
 use crate::p2p::Transport;
+use crate::service::ServiceConnection;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -243,6 +244,32 @@ impl Client {
     /// Dropped, nothing runs, or what runs is hung up.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         Ok(Box::pin(self.node().await?.run(request)).await?)
+    }
+
+    /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.
+    ///
+    /// # Errors
+    /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is connected.
+    pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, Error> {
+        let found = match self.ask(ApiRequest::FindService { address: address.to_owned() }).await? {
+            ApiReply::Service(found) => found,
+            other => return Err(unexpected(other)),
+        };
+        Ok(Box::pin(self.node().await?.open_service(found)).await?)
+    }
+
+    /// Lists the services of other machines that this device may reach, by address; `None`: of all clusters.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub async fn list_services(&self, cluster: Option<ClusterAlias>) -> Result<Vec<ServiceView>, Error> {
+        match self.ask(ApiRequest::ListServices { cluster }).await? {
+            ApiReply::Services { services } => Ok(services),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Closes the network. Commands that still run are hung up.

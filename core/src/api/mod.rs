@@ -12,9 +12,10 @@ pub use handler::handle;
 pub use malai_model::wire::local::{
     ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
     JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView, SyncView,
+    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, ServiceView, SingleWord, StatusView, SyncView,
 };
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
+pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};

@@ -176,7 +176,7 @@ impl Node {
         Ok((member, target, argv))
     }
 
-    fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
+    pub(super) fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
         let mut known = Vec::new();
         for dir in self.home().clusters()? {
             let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();

@@ -8,5 +8,6 @@ pub use request::{
 };
 pub use view::{
     ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
-    MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, StatusView, SyncView,
+    MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, ServiceView, StatusView,
+    SyncView,
 };
