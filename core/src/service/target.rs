@@ -54,11 +54,13 @@ pub async fn serve_service(
     };
     let mut tcp = match connected {
         None => {
+            drop(receiver);
             last_word(sender, &taken_away(service)).await;
             return Ok(ServiceOutcome::Revoked);
         }
         Some(Ok(tcp)) => tcp,
         Some(Err(error)) => {
+            drop(receiver);
             last_word(sender, &failed(&error)).await;
             return Err(error);
         }
@@ -68,9 +70,10 @@ pub async fn serve_service(
         () = revoked.cancelled() => None,
         spliced = splice(&mut tcp, &sender, &mut receiver) => Some(spliced),
     };
+    // Nothing more is taken from the caller: then finishing waits until it has the last word.
+    drop(receiver);
     match spliced {
         Some(Ok(())) => {
-            drop(receiver);
             finish(sender.finish()).await;
             Ok(ServiceOutcome::Closed)
         }

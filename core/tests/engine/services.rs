@@ -95,11 +95,13 @@ async fn bytes_pass_both_ways_and_each_direction_ends_for_itself() {
     soon(tcp.shutdown()).await.expect("ends");
     assert_eq!(read_to_end(&mut connection.output).await.as_deref(), Ok(&b"hello"[..]));
     let large = vec![7; 3 << 20];
-    let reading = tokio::spawn(async move { rest_of(&mut tcp).await });
-    soon(connection.input.write(Bytes::from(large.clone()))).await.expect("is sent");
-    connection.input.end().await.expect("ends");
+    let sending = async {
+        soon(connection.input.write(Bytes::from(large.clone()))).await.expect("is sent");
+        connection.input.end().await.expect("ends");
+    };
+    let (read, ()) = tokio::join!(rest_of(&mut tcp), sending);
+    assert!(read.expect("reads") == large);
     soon(connection.output.closed()).await.expect("everything has arrived");
-    assert!(reading.await.expect("joins").expect("reads") == large);
     company.stop().await;
 }
 
@@ -108,25 +110,29 @@ async fn a_service_that_does_not_read_makes_its_caller_wait_and_nobody_else() {
     let backend = Backend::new().await;
     let company = serving(&backend).await;
     let laptop = company.machine("laptop");
-    let stuck = connect(laptop, "ssh.web01.company").await.expect("is allowed");
+    let mut stuck = connect(laptop, "ssh.web01.company").await.expect("is allowed");
     let mut slow = backend.accept().await;
     let total = 64 << 20;
-    let writing = tokio::spawn(async move {
+    let mut writing = std::pin::pin!(async {
         stuck.input.write(Bytes::from(vec![1; total])).await.expect("is sent in the end");
         stuck.input.end().await.expect("ends");
-        stuck
     });
-    for round in 0..20_u8 {
-        let mut other = connect(laptop, "ssh.web01.company").await.expect("is allowed");
-        let mut tcp = backend.accept().await;
-        soon(tcp.write_all(&[round])).await.expect("writes");
-        drop(tcp);
-        assert_eq!(read_to_end(&mut other.output).await.as_deref(), Ok(&[round][..]));
+    let others = async {
+        for round in 0..20_u8 {
+            let mut other = connect(laptop, "ssh.web01.company").await.expect("is allowed");
+            let mut tcp = backend.accept().await;
+            soon(tcp.write_all(&[round])).await.expect("writes");
+            drop(tcp);
+            assert_eq!(read_to_end(&mut other.output).await.as_deref(), Ok(&[round][..]));
+        }
+    };
+    tokio::select! {
+        () = &mut writing => panic!("64 MiB fit into no buffer between"),
+        () = others => {}
     }
-    assert!(!writing.is_finished(), "64 MiB fit into no buffer between");
-    assert_eq!(rest_of(&mut slow).await.expect("reads").len(), total);
+    let (read, ()) = tokio::join!(rest_of(&mut slow), soon(writing));
+    assert_eq!(read.expect("reads").len(), total);
     drop(slow);
-    let mut stuck = soon(writing).await.expect("joins");
     soon(stuck.output.closed()).await.expect("both have ended");
     company.stop().await;
 }
