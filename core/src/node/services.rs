@@ -11,7 +11,7 @@ use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
 use malai_model::wire::WireError;
-use malai_model::wire::local::ServiceView;
+use malai_model::wire::local::{OpenRequest, ServiceView};
 
 use super::serve::{ServeProblem, refuse};
 use super::work::Ticket;
@@ -76,23 +76,13 @@ impl Node {
     /// # Errors
     /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
     pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, NodeError> {
-        let found = self.find_service(address).await?;
-        self.open_service(found).await
-    }
-
-    pub(crate) async fn open_service(&self, found: ServiceView) -> Result<ServiceConnection, NodeError> {
-        let member = self.member(&found.cluster)?;
-        let target = member.loaded().target(&MachineSelector::Id(found.id52))?;
-        let started = async {
-            let connection = self.connect(&member, &target.id52, &target.addresses).await?;
-            let stream = connection.open_stream().await?;
-            Ok(ServiceConnection::start(stream, found.service).await?)
-        };
-        started.await.map_err(|error| match error {
-            NodeError::Network(source) | NodeError::Service(ServiceError::Network(source)) => {
-                ClusterError::Reach { machine: found.address, source }.into()
-            }
-            other => other,
+        let service = self.find_service(address).await?;
+        let words = vec![service.machine_by_id()];
+        let machine = self.find(&OpenRequest { words, ..OpenRequest::default() }).await?;
+        let (stream, _) = self.open(&machine).await?;
+        ServiceConnection::start(stream, service.service).await.map_err(|error| match error {
+            ServiceError::Network(source) => ClusterError::Reach { machine: service.address, source }.into(),
+            other => other.into(),
         })
     }
 

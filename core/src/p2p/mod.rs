@@ -14,6 +14,8 @@ pub mod memory;
 mod options;
 mod pool;
 mod raw;
+#[cfg(unix)]
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,4 +27,6 @@ pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,
 };
 pub use pool::{ConnectionView, Pool};
+#[cfg(unix)]
+pub use socket::{BridgeEnd, bridge};
 pub use stream::{Channel, Incoming, Stream, StreamReceiver, StreamSender};

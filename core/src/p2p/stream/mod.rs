@@ -13,6 +13,7 @@
 //! Lock order: `reader`, then `queue`, then `out`.
 
 mod credit;
+mod detach;
 mod outgoing;
 mod reader;
 mod receiver;

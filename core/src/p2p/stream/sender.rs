@@ -18,7 +18,7 @@ use crate::p2p::error::{P2pError, stream_code};
 /// keep. Dropped without [`StreamSender::finish`], it tells the peer that what came is not all.
 #[derive(Debug)]
 pub struct StreamSender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl StreamSender {
@@ -98,8 +98,13 @@ impl StreamSender {
         })
         .await?;
         let acknowledged = {
-            let out = lock(&self.shared.out);
-            out.is_finished().then(|| out.raw.acknowledged())
+            let mut out = lock(&self.shared.out);
+            out.is_finished().then(|| {
+                if out.raw.acknowledges_by_reading() {
+                    self.shared.drive(&mut out);
+                }
+                out.raw.acknowledged()
+            })
         };
         match acknowledged {
             None => Ok(()),
