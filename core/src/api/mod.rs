@@ -16,10 +16,11 @@ pub use malai_model::wire::local::{
     ApiReply, ApiRequest, CarriedView, ClusterView, ConnectionView, CreateInviteRequest, FailedView,
     InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView,
     NewInviteView, OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA,
-    SingleWord, StatusView, SyncView,
+    ServiceView, SingleWord, StatusView, SyncView,
 };
 pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line, LineProblem, read_line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
+pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};

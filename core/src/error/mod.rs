@@ -15,6 +15,7 @@ use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
+use crate::service::ServiceError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -118,6 +119,12 @@ impl From<HomeError> for Error {
 
 impl From<IdentityError> for Error {
     fn from(error: IdentityError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
         Self::Node(error.into())
     }
 }

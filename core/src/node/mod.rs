@@ -14,6 +14,7 @@ mod member;
 mod outbound;
 mod peers;
 mod serve;
+mod services;
 mod view;
 mod work;
 

@@ -133,6 +133,7 @@ impl Node {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
+            Request::Connect { service } => self.serve_connect(member, peer, stream, service, ticket).await,
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
             Request::PullConfig { have, listening } => {
                 // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.

@@ -10,5 +10,5 @@ pub use request::{
 pub use view::{
     ApiReply, CarriedView, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView,
     ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place, RescanView, RoleView, SCHEMA,
-    StatusView, SyncView,
+    ServiceView, StatusView, SyncView,
 };

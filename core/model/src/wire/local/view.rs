@@ -4,7 +4,7 @@
 use crate::code::ErrorCode;
 use crate::diagnostic::Diagnostic;
 use crate::id::Id52;
-use crate::name::{ClusterAlias, MachineName};
+use crate::name::{ClusterAlias, MachineName, ServiceName};
 use crate::wire::WireError;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,13 @@ pub enum ApiReply {
     Synced {
         /// A cluster each.
         clusters: Vec<SyncView>,
+    },
+    /// A service.
+    Service(ServiceView),
+    /// Services.
+    Services {
+        /// By address.
+        services: Vec<ServiceView>,
     },
     /// This home.
     Info(InfoView),
@@ -182,6 +189,31 @@ pub struct MachineView {
     /// Where its config stands; manager only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<MachineSyncView>,
+}
+
+/// A service of another machine, as this device knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// What to type: `ssh.web01.company`, `mysql.company`.
+    pub address: String,
+    /// The cluster, as this device calls it.
+    pub cluster: ClusterAlias,
+    /// The hosting machine's name, if it is known by one.
+    pub machine: Option<MachineName>,
+    /// The hosting machine.
+    pub id52: Id52,
+    /// The service's name.
+    pub service: ServiceName,
+    /// `tcp` or `http`, as far as this device knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+impl ServiceView {
+    /// An address that means the hosting machine whatever it is called: `<id52>.company`.
+    pub fn machine_by_id(&self) -> String {
+        format!("{}.{}", self.id52, self.cluster)
+    }
 }
 
 /// Where a machine's config stands, as its manager knows.
