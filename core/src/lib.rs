@@ -17,6 +17,7 @@ pub mod identity;
 pub mod node;
 pub mod p2p;
 pub mod task;
+pub mod terminal;
 pub mod timeouts;
 
 pub use bytes::Bytes;

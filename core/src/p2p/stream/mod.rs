@@ -87,6 +87,13 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// How its bytes travel now; `None` where this process does not know.
+    pub fn path(&self) -> Option<super::PathView> {
+        Some(self.sender.path())
+    }
+}
+
 impl Shared {
     fn failure(&self, end: RawEnd) -> P2pError {
         match end {
