@@ -3,7 +3,7 @@
 use malai_model::name::ClusterAlias;
 
 use super::{ApiReply, ApiRequest, FailedView, SyncView};
-use crate::cluster;
+use crate::cluster::{self, ClusterError};
 use crate::node::{Node, NodeError};
 
 /// Does what is asked. Failing is an answer too.
@@ -36,6 +36,8 @@ async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError>
         ApiRequest::Sync { cluster } => ApiReply::Synced { clusters: sync(node, cluster).await? },
         ApiRequest::Info {} => ApiReply::Info(node.info().await?),
         ApiRequest::Status {} => ApiReply::Status(node.status()),
+        // It needs the socket that it came over: the daemon's end of that takes it before it comes here.
+        ApiRequest::Open(_) => return Err(ClusterError::OutOfTurn("a stream without a socket").into()),
     })
 }
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod handler;
+mod route;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
@@ -12,8 +13,10 @@ pub use handler::handle;
 pub use malai_model::wire::local::{
     ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
     JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView, SyncView,
+    OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA, SingleWord,
+    StatusView, SyncView,
 };
+pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};
 

@@ -32,6 +32,9 @@ pub enum Error {
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(&.0.error.message))]
     Failed(Box<malai_model::wire::local::FailedView>),
+    /// The client was closed before.
+    #[error("use this client: it was closed")]
+    Closed,
     /// The answer is one to another question.
     #[error("understand the answer: it is one to another question")]
     OutOfTurn,
@@ -45,6 +48,7 @@ impl Error {
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
             Self::Failed(failed) => failed.error.code,
+            Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
         }
     }
@@ -61,6 +65,7 @@ impl Error {
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
             Self::Failed(failed) => failed.error.hint.clone(),
+            Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }
     }

@@ -1,9 +1,11 @@
 //! Dialling: a member's endpoint, connections to machines, commands on them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use malai_model::address::{ClusterRef, KnownCluster, resolve};
 use malai_model::id::Id52;
+use malai_model::wire::local::{OpenRequest, OpenedView, Place, RunRequest, SingleWord};
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
@@ -12,8 +14,53 @@ use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Protocol, Serve};
-use malai_model::wire::local::{RunRequest, SingleWord};
+use crate::p2p::{
+    self, Connection, Endpoint, EndpointOptions, P2pError, PathView, Pool, Protocol, Serve, Stream,
+};
+
+/// A machine that an address means.
+pub(crate) struct Found {
+    pub(crate) member: Arc<Member>,
+    pub(crate) target: TargetMachine,
+    /// What stood behind the address.
+    pub(crate) argv: Vec<String>,
+    /// How long reaching it may take, if somebody said so.
+    within: Option<Duration>,
+}
+
+impl Found {
+    /// Whether it is this very device.
+    pub(crate) fn place(&self) -> Place {
+        if self.target.id52 == self.member.own_id() { Place::Here } else { Place::Elsewhere }
+    }
+
+    /// What a front is told of a stream to it.
+    pub(crate) fn view(&self, path: PathView) -> OpenedView {
+        OpenedView {
+            cluster: self.member.alias().clone(),
+            machine: self.target.name.clone(),
+            id52: self.target.id52,
+            place: self.place(),
+            argv: self.argv.clone(),
+            address: path.address,
+            relayed: path.relayed,
+            rtt_us: u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Its address as a user knows it.
+    fn name(&self) -> String {
+        match &self.target.name {
+            Some(name) => format!("{name}.{}", self.member.alias()),
+            None => format!("{}.{}", self.target.id52, self.member.alias()),
+        }
+    }
+
+    /// The user knows a name, not an id52.
+    fn reach(&self, source: P2pError) -> NodeError {
+        ClusterError::Reach { machine: self.name(), source }.into()
+    }
+}
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed. It answers if this node serves, whoever needs it first.
@@ -76,10 +123,20 @@ impl Node {
         peer: &Id52,
         addresses: &[String],
     ) -> Result<Connection, NodeError> {
+        self.connect_within(member, peer, addresses, self.inner.options.connect_timeout).await
+    }
+
+    async fn connect_within(
+        &self,
+        member: &Arc<Member>,
+        peer: &Id52,
+        addresses: &[String],
+        within: Duration,
+    ) -> Result<Connection, NodeError> {
         let network = self.network(member).await?;
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
-        let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
+        let connection = network.pool.get(*peer, &hints, within).await?;
         let path = connection.path();
         tracing::debug!(cluster = %member.alias(), %peer, address = path.address, relayed = path.relayed, "connected");
         if let Some(address) = connection.remote_address() {
@@ -88,31 +145,55 @@ impl Node {
         Ok(connection)
     }
 
-    /// Resolves an address and runs a program there: on another machine over the network, on this device at once.
+    /// Turns what was typed into a machine of a cluster. If the config in force does not have the machine, the manager is
+    /// asked once, since it may have been added meanwhile.
+    ///
+    /// # Errors
+    /// When it means none that this device may know.
+    pub(crate) async fn find(&self, request: &OpenRequest) -> Result<Found, NodeError> {
+        let (member, target, argv) = self.find_words(request).await?;
+        Ok(Found { member, target, argv, within: request.connect_timeout })
+    }
+
+    /// Opens a stream to a machine that was found: over the network, or to this device itself.
+    ///
+    /// # Errors
+    /// When the machine cannot be reached.
+    ///
+    /// # Cancel safety
+    /// A cancelled call opens nothing.
+    pub(crate) async fn open(&self, found: &Found) -> Result<(Stream, PathView), NodeError> {
+        let Found { member, target, within, .. } = found;
+        let within = within.unwrap_or(self.inner.options.connect_timeout);
+        let opened = async {
+            let connection = self.connect_within(member, &target.id52, &target.addresses, within).await?;
+            Ok((connection.open_stream().await?, connection.path()))
+        };
+        opened.await.map_err(|error| match error {
+            NodeError::Network(source) => found.reach(source),
+            other => other,
+        })
+    }
+
+    /// Resolves an address and runs a program there.
     ///
     /// # Errors
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
-        let (member, target, argv) = self.find(&request.words, request.single_word).await?;
-        if argv.is_empty() {
-            return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
+        let RunRequest { words, single_word, env } = request;
+        let found = self.find(&OpenRequest { words, single_word, connect_timeout: None }).await?;
+        let exec = ExecRequest { argv: found.argv.clone(), env, resume: None };
+        if exec.argv.is_empty() {
+            return Err(ClusterError::NoProgram { machine: found.name() }.into());
         }
-        let exec = ExecRequest { argv, env: request.env, resume: None };
-        if target.id52 == member.own_id() {
-            return self.run_here(&member, &exec);
+        if found.place() == Place::Here {
+            return self.run_here(&found.member, &exec);
         }
-        let started = async {
-            let connection = self.connect(&member, &target.id52, &target.addresses).await?;
-            let stream = connection.open_stream().await?;
-            Ok(RunningCommand::start(stream, exec).await?)
-        };
-        started.await.map_err(|error| match error {
-            // The user knows a name, not an id52. That a peer admits nobody of this identity shows at the first answer.
-            NodeError::Network(source) | NodeError::Exec(ExecError::Network(source)) => {
-                let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
-                ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
-            }
-            other => other,
+        let (stream, _) = self.open(&found).await?;
+        RunningCommand::start(stream, exec).await.map_err(|error| match error {
+            // That a peer admits nobody of this identity shows at the first answer.
+            ExecError::Network(source) => found.reach(source),
+            other => other.into(),
         })
     }
 
@@ -138,17 +219,15 @@ impl Node {
         Err(ClusterError::CannotHost.into())
     }
 
-    /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
-    /// the manager is asked once, since it may have been added meanwhile.
-    async fn find(
+    async fn find_words(
         &self,
-        words: &[String],
-        single_word: SingleWord,
+        request: &OpenRequest,
     ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
+        let OpenRequest { words, single_word, .. } = request;
         let known = self.known_clusters()?;
         let device = self.device();
         let (to_resolve, as_they_are) = match single_word {
-            SingleWord::Split => (words, &[][..]),
+            SingleWord::Split => (words.as_slice(), &[][..]),
             SingleWord::Keep => words.split_at(words.len().min(1)),
         };
         let (found, mut argv) = resolve(to_resolve, &device.aliases, &known).map_err(ClusterError::from)?;

@@ -37,8 +37,59 @@ pub enum ApiReply {
     Info(InfoView),
     /// What runs.
     Status(StatusView),
+    /// The machine is being dialled: the answer follows.
+    Opening {},
+    /// A stream is open.
+    Opened(OpenedView),
     /// It failed.
     Failed(FailedView),
+}
+
+/// A stream to a machine: where it leads, and what is to be said there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedView {
+    /// The cluster, as this device calls it.
+    pub cluster: ClusterAlias,
+    /// The machine's name there, if it is known by one.
+    pub machine: Option<MachineName>,
+    /// The machine's identity.
+    pub id52: Id52,
+    /// Whether it is this very device.
+    pub place: Place,
+    /// What stood behind the address: the program's words, an alias's first.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// Where the machine is: `ip:port`, or the URL of a relay.
+    pub address: String,
+    /// Whether a relay carries the stream.
+    pub relayed: bool,
+    /// The round trip in microseconds.
+    pub rtt_us: u64,
+}
+
+/// Where a machine is, seen from this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// It is this device.
+    Here,
+    /// It is another one.
+    Elsewhere,
+}
+
+impl OpenedView {
+    /// The machine's address as a user knows it: `web01.company`.
+    pub fn shown(&self) -> String {
+        match &self.machine {
+            Some(name) => format!("{name}.{}", self.cluster),
+            None => format!("{}.{}", self.id52, self.cluster),
+        }
+    }
+
+    /// An address that means this machine whatever it is called by now: `<id52>.company`.
+    pub fn address_by_id(&self) -> String {
+        format!("{}.{}", self.id52, self.cluster)
+    }
 }
 
 /// A failure of an operation.
