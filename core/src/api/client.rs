@@ -19,6 +19,7 @@ use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -74,6 +75,8 @@ impl ClientOptions {
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -82,12 +85,16 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self { route: Route::new(options)? })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
     }
 
     /// The way to machines: for everything that is more than a command.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
@@ -222,8 +229,10 @@ impl Client {
         Box::pin(self.route.run(request)).await
     }
 
-    /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
+        self.tasks.shutdown(Duration::ZERO).await;
         self.route.close().await;
     }
 }

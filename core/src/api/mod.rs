@@ -5,19 +5,25 @@
 mod client;
 mod handler;
 mod route;
+mod sessions;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
 pub use client::{Client, ClientOptions};
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
-    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA, SingleWord,
-    StatusView, SyncView,
+    ApiReply, ApiRequest, AttachRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView,
+    InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView,
+    NewInviteView, OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA,
+    SessionRequest, SessionView, SessionsView, SingleWord, StatusView, SyncView,
 };
 pub use route::{Opened, Route};
+pub use sessions::AttachedSession;
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
+pub use crate::terminal::{
+    AttachError, Link, OnReturn, SessionClient, SessionControl, SessionEvent, SessionEvents, SessionInput,
+    SessionStatus,
+};

@@ -75,7 +75,7 @@ impl Opened {
     }
 }
 
-fn reach(view: &OpenedView, source: P2pError) -> Error {
+pub(super) fn reach(view: &OpenedView, source: P2pError) -> Error {
     NodeError::from(ClusterError::Reach { machine: view.shown(), source }).into()
 }
 

@@ -14,6 +14,7 @@ use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -29,6 +30,9 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(&.0.error.message))]
     Failed(Box<malai_model::wire::local::FailedView>),
@@ -47,6 +51,7 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            Self::Session(error) => error.code(),
             Self::Failed(failed) => failed.error.code,
             Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
@@ -64,6 +69,7 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            Self::Session(error) => error.hint(),
             Self::Failed(failed) => failed.error.hint.clone(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
