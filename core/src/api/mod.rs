@@ -24,6 +24,6 @@ pub use socket::{LINE_LIMIT, Line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
 pub use crate::terminal::{
-    AttachError, Link, OnReturn, SessionClient, SessionControl, SessionEvent, SessionEvents, SessionInput,
+    AttachError, Link, SessionClient, SessionControl, SessionEvent, SessionEvents, SessionInput,
     SessionStatus,
 };

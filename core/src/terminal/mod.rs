@@ -6,6 +6,6 @@
 mod client;
 
 pub use client::{
-    AttachError, Link, OnReturn, Redial, SessionClient, SessionControl, SessionEvent, SessionEvents,
-    SessionInput, SessionStatus,
+    AttachError, Link, Redial, SessionClient, SessionControl, SessionEvent, SessionEvents, SessionInput,
+    SessionStatus,
 };

@@ -75,13 +75,13 @@ pub enum SessionEvent {
     Ended(CommandEnd),
 }
 
-/// What the first bytes after the next lost connection shall be.
+/// What the first bytes of the next connection shall be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnReturn {
+enum OnReturn {
     /// The output goes on where it stopped.
     #[default]
     Continue,
-    /// The screen is drawn anew, for the front wrote something on it.
+    /// The screen is drawn anew, for something else was written on it.
     Redraw,
 }
 
@@ -281,14 +281,9 @@ impl SessionControl {
         self.0.detach();
     }
 
-    /// Has the screen drawn anew: something else has written on it.
+    /// Has the screen drawn anew: something else was written on it. Output that comes before is not lost.
     pub fn redraw(&self) {
         self.0.redraw();
-    }
-
-    /// Says what is to come first after the present or the next lost connection.
-    pub fn on_return(&self, what: OnReturn) {
-        self.0.set_on_return(what);
     }
 
     /// How this client stands with its session.
