@@ -103,6 +103,11 @@ impl Context {
         let mut options = ClientOptions::new(home);
         options.runtime_dir = Some(self.env.rendezvous());
         options.socket = self.env.agent.clone();
+        // Without it what is a process of malai's own is refused, with a reason; everything else works.
+        match malai_core::host::OwnProgram::running() {
+            Ok(program) => options.own_program = Some(program),
+            Err(error) => tracing::warn!(%error, "the program that runs is not known"),
+        }
         if let Some(timeout) = self.global.connect_timeout {
             options.connect_timeout = timeout;
         }

@@ -39,6 +39,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How other machines are reached.
     pub transport: Transport,
+    /// The malai program, for commands and sessions that are processes of malai's own; absent: this device has none.
+    #[cfg(all(feature = "host", unix))]
+    pub own_program: Option<crate::host::OwnProgram>,
 }
 
 impl ClientOptions {
@@ -53,6 +56,8 @@ impl ClientOptions {
             clock: Arc::new(SystemClock),
             connect_timeout: timeouts::CONNECT,
             transport: Transport::Quic,
+            #[cfg(all(feature = "host", unix))]
+            own_program: None,
         }
     }
 
@@ -68,6 +73,8 @@ impl ClientOptions {
             runtime_dir: self.runtime_dir,
             connect_timeout: self.connect_timeout,
             version: crate::VERSION,
+            #[cfg(all(feature = "host", unix))]
+            own_program: self.own_program,
         })
     }
 }

@@ -56,6 +56,9 @@ pub struct NodeOptions {
     pub connect_timeout: Duration,
     /// The version that it answers with.
     pub version: &'static str,
+    /// The malai program, for commands and sessions that are processes of malai's own; absent: this device has none.
+    #[cfg(all(feature = "host", unix))]
+    pub own_program: Option<crate::host::OwnProgram>,
 }
 
 /// Whether a node takes requests.
@@ -101,7 +104,8 @@ impl Node {
             tracing::warn!(file = %warning.file, "{}", warning.message);
         }
         #[cfg(all(feature = "host", unix))]
-        let exec = crate::exec::ExecTarget::new(crate::host::LocalUser::current()?);
+        let exec =
+            crate::exec::ExecTarget::new(crate::host::LocalUser::current()?, options.own_program.clone());
         let started = options.clock.now();
         let peers = peers::PeerBook::load(&options.home);
         let node = Self {

@@ -187,7 +187,7 @@ impl Node {
             return Err(ClusterError::NoProgram { machine: found.name() }.into());
         }
         if found.place() == Place::Here {
-            return self.run_here(&found.member, &exec);
+            return self.run_here(&found.member, &exec).await;
         }
         let (stream, _) = self.open(&found).await?;
         RunningCommand::start(stream, exec).await.map_err(|error| match error {
@@ -199,7 +199,11 @@ impl Node {
 
     /// This device is the target: the same check, the same process, no network.
     #[cfg(all(feature = "host", unix))]
-    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, NodeError> {
+    async fn run_here(
+        &self,
+        member: &Arc<Member>,
+        request: &ExecRequest,
+    ) -> Result<RunningCommand, NodeError> {
         let loaded = member.loaded();
         let authorized =
             loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
@@ -211,11 +215,15 @@ impl Node {
                 }
             })?;
         let cluster = loaded.cluster_name.clone().unwrap_or_else(|| loaded.alias.to_string());
-        Ok(self.inner.exec.start_local(&authorized, request, &cluster)?)
+        Ok(self.inner.exec.start_local(&authorized, request, &cluster).await?)
     }
 
     #[cfg(not(all(feature = "host", unix)))]
-    fn run_here(&self, _member: &Arc<Member>, _request: &ExecRequest) -> Result<RunningCommand, NodeError> {
+    async fn run_here(
+        &self,
+        _member: &Arc<Member>,
+        _request: &ExecRequest,
+    ) -> Result<RunningCommand, NodeError> {
         Err(ClusterError::CannotHost.into())
     }
 

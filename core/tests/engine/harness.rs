@@ -128,6 +128,7 @@ async fn start(world: &World, home: Home, keys: Arc<MemoryKeyStore>) -> Node {
         runtime_dir: None,
         connect_timeout: REACH,
         version: "0.0.0-test",
+        own_program: None,
     };
     Node::start(options, Mode::Serve).await.expect("the node starts")
 }

@@ -24,6 +24,7 @@ fn request(argv: &[&str]) -> SpawnRequest {
         env: vec![("PATH".to_owned(), user.path.clone())],
         dir: "/".into(),
         user,
+        program: Executable::Named,
     }
 }
 

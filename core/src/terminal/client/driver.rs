@@ -211,6 +211,8 @@ async fn listen(shared: &Shared, shown: &mut Shown, mut receiver: StreamReceiver
                 Ok(Notice::Ended(end)) => last = Some(Ok(SessionEvent::Ended(end))),
                 Ok(Notice::Detached { reason }) => last = Some(Ok(SessionEvent::Detached(reason))),
                 Ok(Notice::Failed(error)) => last = Some(Err(error)),
+                // Whoever looks on and was too slow gets the screen anew.
+                Ok(Notice::Attached(attached)) => shown.attach(&attached, None),
                 // A later version may say more.
                 Ok(_) | Err(_) => {}
             },
