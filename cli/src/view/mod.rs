@@ -1,11 +1,15 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+mod session;
+
 use std::fmt::Write;
 
 use malai_core::api::{
     ClusterView, InfoView, InviteView, JoinedView, RescanView, RoleView, StatusView, SyncView,
 };
 use malai_core::model::text::escape_control;
+
+pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {
     match role {

@@ -21,6 +21,7 @@ use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
 use crate::service::{ServiceConnection, ServiceError};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -83,6 +84,8 @@ impl ClientOptions {
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -91,12 +94,16 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self { route: Route::new(options)? })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
     }
 
     /// The way to machines: for everything that is more than a command.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
@@ -262,8 +269,10 @@ impl Client {
         }
     }
 
-    /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
+        self.tasks.shutdown(Duration::ZERO).await;
         self.route.close().await;
     }
 }

@@ -16,6 +16,7 @@ use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
 use crate::service::ServiceError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -31,6 +32,9 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(.view.own_message()))]
     Failed {
@@ -73,6 +77,7 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            Self::Session(error) => error.code(),
             Self::Failed { view, .. } => view.error.code,
             Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
@@ -90,6 +95,7 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            Self::Session(error) => error.hint(),
             Self::Failed { view, .. } => view.error.hint.clone(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),

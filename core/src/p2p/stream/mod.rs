@@ -93,6 +93,11 @@ impl Stream {
     pub(crate) fn weak_connection(&self) -> super::WeakConnection {
         self.sender.connection().downgrade()
     }
+
+    /// How its bytes travel now; `None` where this process does not know.
+    pub fn path(&self) -> Option<super::PathView> {
+        Some(self.sender.path())
+    }
 }
 
 impl Shared {
