@@ -8,6 +8,7 @@ mod error;
 mod log;
 mod output;
 mod signals;
+mod terminal;
 mod view;
 
 use clap::Parser;

@@ -10,7 +10,8 @@ use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, session};
+use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::signals::Signals;
 
@@ -20,9 +21,13 @@ const STDIN_BLOCK: usize = 64 * 1024;
 /// The status that a shell shows for death by SIGPIPE.
 const BROKEN_PIPE: u8 = 128 + 13;
 
-/// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
-pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+/// Runs a program on a machine; its bytes, signals and status are passed on unchanged. Under a terminal, and without a
+/// program, it is a session.
+pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
+    if options.tty || options.detach || client.is_bare_address(words)? {
+        return session::open_by(context, &client, words, options).await;
+    }
     let outcome = run(context, &client, words).await;
     // Failed or not, the target learns at once that this caller is gone.
     client.close().await;

@@ -6,6 +6,7 @@ mod exec;
 mod keygen;
 mod machine;
 mod rescan;
+mod session;
 mod show;
 
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use malai_core::api::{Client, ClientOptions};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::args::{Args, Command, Global};
+use crate::args::{Args, Command, Global, SessionOptions};
 use crate::env::Env;
 use crate::error::Failure;
 use crate::output::{DONE, FAILED, OWN_FAILURE, Output, USAGE};
@@ -31,12 +32,12 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
-    let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_));
+    let remote_status = matches!(args.command, Command::Exec(_) | Command::Shell(_) | Command::Address(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
     }
-    let outcome = dispatch(&context, args.command);
+    let outcome = dispatch(&context, args.command, args.session);
     let status = match outcome {
         Ok(status) => status,
         Err(failure) => {
@@ -51,11 +52,19 @@ pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn dispatch(context: &Context, command: Command) -> Outcome {
+fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Outcome {
+    if session.any() && !matches!(command, Command::Address(_)) {
+        return Err(Failure::usage(
+            "understand -t, --detach or --escape before a subcommand",
+            "they stand before an address (`malai -t web01.company top`) or after `exec` and `shell`",
+        ));
+    }
     match command {
         Command::Daemon(args) => daemon::daemon(context, &args),
-        Command::Exec(args) => block_on(exec::exec(context, &args.words)),
-        Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Exec(args) => block_on(exec::exec(context, &args.words, &args.session)),
+        Command::Address(words) => block_on(exec::exec(context, &words, &session)),
+        Command::Shell(args) => block_on(session::shell(context, args)),
+        Command::Sessions(args) => block_on(session::sessions(context, args)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
         Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {
