@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use malai_model::acl::{Authorized, Ceilings, Denied, DenyReason, Policy, Run, authorize_under};
+use malai_model::acl::{Authorized, Ceilings, Denied, DenyReason, Policy, Run, Shell, authorize_under};
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
@@ -209,6 +209,21 @@ impl LoadedCluster {
             return Err(RunDenied::NoRules);
         };
         authorize_under(policy, ceilings, caller, own, Run { argv: argv.to_vec() }).map_err(RunDenied::Rules)
+    }
+
+    /// Decides whether a caller may open a shell on this device.
+    ///
+    /// # Errors
+    /// As [`Self::authorize_run`].
+    pub fn authorize_shell(
+        &self,
+        caller: &Id52,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<Shell>, RunDenied> {
+        let (Some(policy), Some(own)) = (&self.policy, &self.own_name) else {
+            return Err(RunDenied::NoRules);
+        };
+        authorize_under(policy, ceilings, caller, own, Shell).map_err(RunDenied::Rules)
     }
 
     /// Finds a machine to dial.

@@ -12,6 +12,8 @@ mod member;
 mod outbound;
 mod peers;
 mod serve;
+#[cfg(all(feature = "host", unix))]
+mod sessions;
 mod view;
 mod work;
 
@@ -90,6 +92,11 @@ pub(crate) struct Inner {
     started: jiff::Timestamp,
     #[cfg(all(feature = "host", unix))]
     exec: crate::exec::ExecTarget,
+    /// The sessions that live here; a node that only dials has none.
+    #[cfg(all(feature = "host", unix))]
+    sessions: std::sync::OnceLock<crate::terminal::Sessions>,
+    #[cfg(all(feature = "host", unix))]
+    opening: sessions::Opening,
 }
 
 impl Node {
@@ -125,6 +132,10 @@ impl Node {
                 started,
                 #[cfg(all(feature = "host", unix))]
                 exec,
+                #[cfg(all(feature = "host", unix))]
+                sessions: std::sync::OnceLock::new(),
+                #[cfg(all(feature = "host", unix))]
+                opening: sessions::Opening::default(),
             }),
         };
         if mode == Mode::Serve {

@@ -136,6 +136,18 @@ impl Node {
                 }
                 self.serve_pull(member, peer, stream, have).await
             }
+            #[cfg(all(feature = "host", unix))]
+            Request::OpenSession(request) => {
+                self.serve_open_session(member, peer, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::AttachSession(request) => {
+                self.serve_attach_session(member, peer, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::ListSessions {} => self.serve_list_sessions(member, peer, stream).await,
+            #[cfg(all(feature = "host", unix))]
+            Request::EndSession { session } => self.serve_end_session(member, peer, stream, session).await,
             _ => {
                 refuse(stream, unsupported()).await;
                 Ok(())
@@ -180,7 +192,8 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
-                refuse(stream, denied_to_caller(&word, &denied, loaded.own_name.as_ref())).await;
+                refuse(stream, denied_to_caller(&format!("run {word:?}"), &denied, loaded.own_name.as_ref()))
+                    .await;
                 return Ok(());
             }
         };
@@ -316,12 +329,15 @@ fn turn_away(mut stream: Stream, code: u32) {
 }
 
 /// Gives a short answer, which is all that comes.
-async fn answer(sender: StreamSender, message: &impl serde::Serialize) -> Result<(), ServeProblem> {
+pub(super) async fn answer(
+    sender: StreamSender,
+    message: &impl serde::Serialize,
+) -> Result<(), ServeProblem> {
     in_time(sender.finish_with(message)).await
 }
 
 /// A peer that asks and does not take the answer keeps its request open for no longer than this.
-async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
+pub(super) async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
     match tokio::time::timeout(timeouts::REPLY, telling).await {
         Ok(told) => Ok(told?),
         Err(_) => Err(ServeProblem::Stalled),
@@ -356,7 +372,7 @@ const LOGGED_WORD: usize = 128;
 
 /// A word of a peer's for a log line: escaped, and short, or a member could turn the log over by a few denied requests.
 #[cfg(all(feature = "host", unix))]
-fn loggable(word: &str) -> String {
+pub(super) fn loggable(word: &str) -> String {
     let short = &word[..word.floor_char_boundary(LOGGED_WORD)];
     let shown = malai_model::text::escape_control(short);
     if short.len() < word.len() { format!("{shown}… ({} bytes)", word.len()) } else { shown.into_owned() }
@@ -364,7 +380,7 @@ fn loggable(word: &str) -> String {
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
 #[cfg(all(feature = "host", unix))]
-fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+pub(super) fn denied_to_caller(what: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
     let here = own.map_or("that machine", MachineName::as_str);
     let hint = if denied.is_ceiling() {
         format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
@@ -373,7 +389,7 @@ fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -
     };
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed on {here}"),
+        message: format!("{what}: not allowed on {here}"),
         hint: Some(hint),
     }
 }
