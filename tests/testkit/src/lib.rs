@@ -14,6 +14,7 @@ mod home;
 mod invocation;
 mod net;
 mod process;
+mod terminal;
 mod wait;
 
 pub use cluster::{Cluster, Member};
@@ -23,6 +24,7 @@ pub use invocation::Invocation;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
+pub use terminal::{Terminal, TerminalCommand};
 pub use wait::{await_some, await_until};
 
 use std::time::Duration;
