@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use malai_model::name::ClusterAlias;
 
+use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, Route, RunRequest, SyncView,
+    JoinedView, NewInviteView, OpenRequest, Opened, RescanView, Route, RunRequest, ServiceView, SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -19,6 +20,7 @@ use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
+use crate::service::{ServiceConnection, ServiceError};
 use crate::task::Scope;
 use crate::timeouts;
 
@@ -234,6 +236,37 @@ impl Client {
     /// Dropped, nothing runs, or what runs is hung up.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         Box::pin(self.route.run(request)).await
+    }
+
+    /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.
+    ///
+    /// # Errors
+    /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is connected.
+    pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, Error> {
+        let found = match self.route.ask(ApiRequest::FindService { address: address.to_owned() }).await? {
+            ApiReply::Service(found) => found,
+            other => return Err(unexpected(other)),
+        };
+        let request = OpenRequest { words: vec![found.machine_by_id()], ..OpenRequest::default() };
+        let Opened { stream, view } = Box::pin(self.route.open(&request)).await?;
+        ServiceConnection::start(stream, found.service).await.map_err(|error| match error {
+            ServiceError::Network(source) => reach(&view, source),
+            other => other.into(),
+        })
+    }
+
+    /// Lists the services of other machines that this device may reach, by address; `None`: of all clusters.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub async fn list_services(&self, cluster: Option<ClusterAlias>) -> Result<Vec<ServiceView>, Error> {
+        match self.route.ask(ApiRequest::ListServices { cluster }).await? {
+            ApiReply::Services { services } => Ok(services),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with

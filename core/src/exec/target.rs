@@ -11,7 +11,6 @@ use malai_model::wire::{CommandEnd, ExecRequest, Notice, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use super::RunningCommand;
 use crate::host::{
     Caller, Executable, HostError, LocalUser, OwnProgram, Process, ProcessGroup, SpawnRequest,
     build_environment,
@@ -20,9 +19,9 @@ use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSend
 use crate::timeouts;
 
 /// How much is read from a pipe at once: large reads are what makes bulk output cheap.
-pub(super) const READ_BLOCK: usize = 256 * 1024;
+const READ_BLOCK: usize = 256 * 1024;
 /// The largest piece handed to the stream at once: a frame's, so that none is cut in two.
-pub(super) const SEND_PIECE: usize = malai_model::wire::frame::MAX_DATA;
+const SEND_PIECE: usize = malai_model::wire::frame::MAX_DATA;
 
 /// Runs commands for callers who were authorised.
 #[derive(Debug, Clone)]
@@ -160,19 +159,6 @@ impl ExecTarget {
                 Ok(TargetOutcome::Revoked)
             }
         }
-    }
-
-    /// Starts an authorised command on this device, for this device itself: no stream, no network.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub async fn start_local(
-        &self,
-        authorized: &Authorized<Run>,
-        request: &ExecRequest,
-        cluster: &str,
-    ) -> Result<RunningCommand, HostError> {
-        self.spawn(authorized, request, cluster).await.map(RunningCommand::local)
     }
 
     async fn spawn(

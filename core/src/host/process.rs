@@ -12,6 +12,7 @@ use tokio::net::unix::pipe;
 
 use super::inherit::heed_signals;
 use super::launch::{Attachment, launch};
+use super::limits::restore;
 use super::program::{find_program, is_enterable};
 use super::{HostError, LocalUser, OwnProgram, ProcessGroup};
 
@@ -133,6 +134,7 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| not_started(program.clone(), source))?;
+    restore(Pid::from_raw(child.id().cast_signed()));
     Ok((child, program))
 }
 

@@ -120,4 +120,18 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn sftp_server_is_looked_for_where_systems_keep_it_and_nothing_else_is() {
+        let found = candidates("sftp-server", "/usr/bin:/bin");
+        assert_eq!(found[..2], [PathBuf::from("/usr/bin/sftp-server"), "/bin/sftp-server".into()]);
+        assert!(found.contains(&"/usr/lib/openssh/sftp-server".into()), "{found:?}");
+        assert_eq!(candidates("sftp-server2", "/bin"), [PathBuf::from("/bin/sftp-server2")]);
+        assert_eq!(candidates("./sftp-server", "/bin"), [PathBuf::from("./sftp-server")]);
+        let dir = tempfile::tempdir().expect("a directory");
+        tool(&dir.path().join("sftp-server"), 0o755);
+        let path = dir.path().display().to_string();
+        let own = find_program("sftp-server", &path, dir.path()).expect("is found");
+        assert_eq!(own, dir.path().join("sftp-server"), "the user's own comes first");
+    }
 }

@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::serve::{ServeProblem, answer, denied_to_caller, in_time, loggable, refuse};
+use super::serve::{
+    Asker, ServeProblem, answer, denied_to_caller, denied_to_owner, in_time, loggable, refuse,
+};
 use super::work::Ticket;
 use super::{Member, Node};
 use crate::cluster::{self, LoadedCluster, RunDenied};
@@ -16,6 +18,7 @@ use crate::terminal::{
 };
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
+use malai_model::wire::local::Place;
 use malai_model::wire::{
     AttachMode, AttachSession, CommandEnd, Notice, OpenSession, SessionId, SessionInfo, WireError,
 };
@@ -169,11 +172,12 @@ impl Node {
     pub(super) async fn serve_open_session(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         stream: Stream,
         request: OpenSession,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        let peer = asker.peer;
         if self.has_no_room(member, &peer) {
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
@@ -182,7 +186,7 @@ impl Node {
             None => SessionAsk::Shell {},
             Some(argv) => SessionAsk::Run { argv: argv.clone() },
         };
-        let started = match self.start_session(member, peer, &ask, &request, &ticket).await {
+        let started = match self.start_session(member, asker, &ask, &request, &ticket).await {
             Ok(started) => started,
             Err(refused) => {
                 refuse(stream, refused).await;
@@ -206,13 +210,14 @@ impl Node {
     async fn start_session(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         ask: &SessionAsk,
         request: &OpenSession,
         ticket: &Ticket,
     ) -> Result<Started, WireError> {
+        let peer = asker.peer;
         let sessions = self.hosted_sessions()?;
-        let grant = self.decide_or_tell(member, peer, ask, ticket)?;
+        let grant = self.decide_or_tell(member, asker, ask, ticket)?;
         let _reserved = self.reserve(sessions, peer)?;
         let job = SessionJob {
             grant,
@@ -255,11 +260,12 @@ impl Node {
     pub(super) async fn serve_attach_session(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         stream: Stream,
         request: AttachSession,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        let peer = asker.peer;
         if self.has_no_room(member, &peer) {
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
@@ -268,7 +274,7 @@ impl Node {
             let sessions = self.hosted_sessions()?;
             let found = sessions.find(member.alias(), &peer, request.session.as_ref()).await;
             let record = found.map_err(|error| error.to_wire())?;
-            let grant = self.decide_or_tell(member, peer, &record.ask, &ticket)?;
+            let grant = self.decide_or_tell(member, asker, &record.ask, &ticket)?;
             if grant.effect() != record.effect || record.own != member.own_id() {
                 return Err(taken_away());
             }
@@ -394,7 +400,7 @@ impl Node {
     fn decide_or_tell(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        Asker { peer, place, .. }: Asker,
         ask: &SessionAsk,
         ticket: &Ticket,
     ) -> Result<SessionGrant, WireError> {
@@ -405,7 +411,10 @@ impl Node {
                 SessionAsk::Shell {} => "open a shell".to_owned(),
                 SessionAsk::Run { .. } => format!("run {command:?}"),
             };
-            denied_to_caller(&what, &denied, member.loaded().own_name.as_ref())
+            match place {
+                Place::Elsewhere => denied_to_caller(&what, &denied, member.loaded().own_name.as_ref()),
+                Place::Here => denied_to_owner(&what, &denied),
+            }
         })
     }
 

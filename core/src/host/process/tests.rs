@@ -163,16 +163,6 @@ async fn the_environment_and_the_directory_are_exactly_those_of_the_request() {
 }
 
 #[tokio::test]
-async fn another_user_is_refused_and_not_replaced_by_our_own() {
-    let mut request = request(&["id"]);
-    request.user.uid += 1;
-    request.user.name = "somebody".to_owned();
-    let error = Process::spawn(&request).expect_err("is refused");
-    assert_eq!(error.code().as_str(), "command.user");
-    assert!(error.to_string().contains("somebody"), "{error}");
-}
-
-#[tokio::test]
 async fn input_is_echoed_line_by_line_while_the_pipe_is_open() {
     let Process { mut stdin, stdout, group, .. } = spawn(&["cat"]);
     let mut stdout = BufReader::new(stdout);

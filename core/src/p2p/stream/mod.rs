@@ -13,6 +13,7 @@
 //! Lock order: `reader`, then `queue`, then `out`.
 
 mod credit;
+mod detach;
 mod outgoing;
 mod reader;
 mod receiver;
@@ -88,6 +89,11 @@ impl Stream {
 }
 
 impl Stream {
+    /// What the stream travels on, without keeping it open.
+    pub(crate) fn weak_connection(&self) -> super::WeakConnection {
+        self.sender.connection().downgrade()
+    }
+
     /// How its bytes travel now; `None` where this process does not know.
     pub fn path(&self) -> Option<super::PathView> {
         Some(self.sender.path())
