@@ -3,18 +3,28 @@
 //! Underneath is either a node in this process or the daemon's socket; the operations and their answers are the same.
 
 mod client;
+#[cfg(unix)]
+mod copy;
 mod handler;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
 pub use client::{Client, ClientOptions};
+#[cfg(unix)]
+pub use copy::{CopyPlace, CopyRequest};
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
-    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView, SyncView,
+    ApiReply, ApiRequest, ClusterView, ConnectionView, CopyProblemView, CopyView, CreateInviteRequest,
+    FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView,
+    MachineView, NewInviteView, OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView,
+    SyncView,
 };
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line};
 
+#[cfg(unix)]
+pub use crate::exec::copy::{
+    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, Extraneous, Links, PROGRAM as COPY_PROGRAM,
+    serve_copy,
+};
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};

@@ -29,6 +29,10 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Copying.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Copy(#[from] crate::exec::copy::CopyError),
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(&.0.error.message))]
     Failed(Box<malai_model::wire::local::FailedView>),
@@ -44,6 +48,8 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.code(),
             Self::Failed(failed) => failed.error.code,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
         }
@@ -60,6 +66,8 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.hint(),
             Self::Failed(failed) => failed.error.hint.clone(),
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }

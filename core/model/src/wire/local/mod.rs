@@ -7,6 +7,7 @@ pub use request::{
     ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules, RunRequest, SingleWord,
 };
 pub use view::{
-    ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
-    MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA, StatusView, SyncView,
+    ApiReply, ClusterView, ConnectionView, CopyProblemView, CopyView, FailedView, InfoView, InviteView,
+    JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA,
+    StatusView, SyncView,
 };
