@@ -16,7 +16,10 @@ pub mod host;
 pub mod identity;
 pub mod node;
 pub mod p2p;
+pub mod service;
 pub mod task;
+#[cfg(all(feature = "host", unix))]
+pub mod terminal;
 pub mod timeouts;
 
 pub use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! A subcommand a file. Each parses nothing and decides nothing: it asks `malai_core::api` and shows the answer.
 
 mod cluster;
+mod cp;
 mod daemon;
 mod exec;
 mod keygen;
@@ -8,6 +9,7 @@ mod machine;
 mod rescan;
 mod show;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use malai_core::api::{Client, ClientOptions};
@@ -32,6 +34,7 @@ pub(crate) type Outcome = Result<u8, Failure>;
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
     let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_));
+    let copies = matches!(args.command, Command::Cp(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
@@ -42,6 +45,7 @@ pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
         Err(failure) => {
             context.output.failure(&failure, context.global.json);
             match (remote_status, failure.code) {
+                (_, code) if copies => cp::status(code),
                 (true, _) => failure.status(),
                 (false, malai_core::model::code::ErrorCode::Usage) => USAGE,
                 (false, _) => FAILED,
@@ -56,6 +60,8 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Daemon(args) => daemon::daemon(context, &args),
         Command::Exec(args) => block_on(exec::exec(context, &args.words)),
         Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Cp(args) => block_on(cp::cp(context, &args)),
+        Command::CopyEnd { words } => Ok(cp::serve(&context.output, &words)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
         Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {
@@ -67,6 +73,11 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Info => block_on(show::info(context)),
         Command::Status => block_on(show::status(context)),
     }
+}
+
+/// Serves one copy, under the name that rules know it by.
+pub(crate) fn serve_copy(output: &Output, words: &[OsString]) -> ExitCode {
+    ExitCode::from(cp::serve(output, words))
 }
 
 /// Runs one subcommand on a runtime of its own. One thread starts fastest, which is what a short command feels.
@@ -94,6 +105,11 @@ impl Context {
         let mut options = ClientOptions::new(home);
         options.runtime_dir = Some(self.env.rendezvous());
         options.socket = self.env.agent.clone();
+        // Without it what is a process of malai's own is refused, with a reason; everything else works.
+        match malai_core::host::OwnProgram::running() {
+            Ok(program) => options.own_program = Some(program),
+            Err(error) => tracing::warn!(%error, "the program that runs is not known"),
+        }
         if let Some(timeout) = self.global.connect_timeout {
             options.connect_timeout = timeout;
         }

@@ -204,5 +204,18 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
         })
         .collect();
     lines.extend(table(&connections));
+    if !status.carried.is_empty() {
+        lines.push("carried for commands:".to_owned());
+    }
+    let carried: Vec<_> = status
+        .carried
+        .iter()
+        .map(|stream| {
+            let name = stream.name.as_ref().map_or_else(|| stream.peer.short(), ToString::to_string);
+            let pid = stream.pid.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}"));
+            vec![format!("  {name}.{}", stream.cluster), pid, format!("since {:.0}", stream.since)]
+        })
+        .collect();
+    lines.extend(table(&carried));
     lines
 }

@@ -6,21 +6,25 @@ mod client;
 #[cfg(unix)]
 mod copy;
 mod handler;
+mod route;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
 pub use client::{Client, ClientOptions};
 #[cfg(unix)]
 pub use copy::{CopyPlace, CopyRequest};
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use handler::failed;
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CopyProblemView, CopyView, CreateInviteRequest,
-    FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView,
-    MachineView, NewInviteView, OpenRules, RescanView, RoleView, RunRequest, SCHEMA, SingleWord, StatusView,
-    SyncView,
+    ApiReply, ApiRequest, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView,
+    CreateInviteRequest, FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView,
+    ListenView, MachineSyncView, MachineView, NewInviteView, OpenRequest, OpenRules, OpenedView, Place,
+    RescanView, RoleView, RunRequest, SCHEMA, ServiceView, SingleWord, StatusView, SyncView,
 };
+pub use route::{Opened, Route};
 #[cfg(all(feature = "daemon", unix))]
-pub use socket::{LINE_LIMIT, Line};
+pub use socket::{LINE_LIMIT, Line, LineProblem, read_line};
 
 #[cfg(unix)]
 pub use crate::exec::copy::{
@@ -28,3 +32,4 @@ pub use crate::exec::copy::{
     serve_copy,
 };
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
+pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};

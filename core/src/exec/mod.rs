@@ -8,8 +8,6 @@ mod caller;
 pub mod copy;
 mod error;
 #[cfg(all(feature = "host", unix))]
-mod local;
-#[cfg(all(feature = "host", unix))]
 mod target;
 
 pub use caller::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};

@@ -12,4 +12,5 @@ mod joining;
 mod limits;
 mod ports;
 mod revoking;
+mod services;
 mod shutdown;

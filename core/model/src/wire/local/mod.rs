@@ -4,10 +4,11 @@ mod request;
 mod view;
 
 pub use request::{
-    ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRules, RunRequest, SingleWord,
+    ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRequest, OpenRules, RunRequest,
+    SingleWord,
 };
 pub use view::{
-    ApiReply, ClusterView, ConnectionView, CopyProblemView, CopyView, FailedView, InfoView, InviteView,
-    JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView, RescanView, RoleView, SCHEMA,
-    StatusView, SyncView,
+    ApiReply, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView, FailedView, InfoView,
+    InviteView, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place,
+    RescanView, RoleView, SCHEMA, ServiceView, StatusView, SyncView,
 };
