@@ -1,8 +1,10 @@
 //! Unfinished copies: siblings of the files that they will replace.
 //!
 //! The name tells whose it is, not what version of it: whatever is in it, chunks are compared before anything is added,
-//! so an old one is worth something too, and none is left behind when the file changes between two tries. A lock keeps
-//! two copies from writing one.
+//! so an old one is worth something too, and none is left behind when the file changes between two tries.
+//!
+//! A lock keeps two copies from writing one. The other copy may be dead without knowing it: its machine waits for a
+//! client whose connection was lost. So there is a second name, and what the locked one has is copied from it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -12,6 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use malai_model::wire::copy::FileMeta;
 
+use super::Links;
 use super::at::{self, Kind};
 
 const MARK: &[u8] = b".malai-part-";
@@ -26,10 +29,17 @@ pub(super) struct Part {
     name: OsString,
 }
 
-/// What the unfinished copy of a file is called.
+/// The two unfinished copies that a file may have.
+const NUMBERS: [u8; 2] = [1, 2];
+
+/// What the first unfinished copy of a file is called.
 pub(super) fn part_name(name: &OsStr) -> OsString {
+    numbered_name(name, NUMBERS[0])
+}
+
+fn numbered_name(name: &OsStr, number: u8) -> OsString {
     let bytes = name.as_bytes();
-    let digest = blake3::hash(bytes).to_hex();
+    let digest = blake3::Hasher::new().update(&[number]).update(bytes).finalize().to_hex();
     let shown = bytes.get(..SHOWN).unwrap_or(bytes);
     OsString::from_vec([b".", shown, MARK, &digest.as_bytes()[..DIGITS]].concat())
 }
@@ -53,18 +63,59 @@ fn shown_of(name: &[u8]) -> Option<&[u8]> {
 }
 
 impl Part {
-    /// Opens the unfinished copy that is there; `None` if there is none that can be used.
+    /// Opens what there is of an unfinished copy; `None` if there is nothing.
     pub(super) fn find(dir: &OwnedFd, name: &OsStr) -> io::Result<Option<Self>> {
-        let name = part_name(name);
-        match at::find_at(dir, &name)? {
-            Some(stat) if stat.kind == Kind::File && stat.size > 0 => Self::adopt(dir, name),
-            _ => Ok(None),
+        let mut free: Option<Self> = None;
+        let mut busy = None;
+        for number in NUMBERS {
+            let name = numbered_name(name, number);
+            match Self::adopt(dir, name.clone()) {
+                // The longer one; of the other there is no more need.
+                Ok(Some(part)) => match free.take() {
+                    Some(first) if first.length()? >= part.length()? => {
+                        part.discard(dir);
+                        free = Some(first);
+                    }
+                    Some(first) => {
+                        first.discard(dir);
+                        free = Some(part);
+                    }
+                    None => free = Some(part),
+                },
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => busy = Some(name),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        match (free, busy) {
+            (None, Some(busy)) => Self::take_over(dir, name, &busy).map(Some),
+            (free, _) => Ok(free),
         }
     }
 
-    /// Makes an empty one. One that is there is emptied.
+    /// Copies what another copy has, which is not touched: it may be at work.
+    fn take_over(dir: &OwnedFd, name: &OsStr, busy: &OsStr) -> io::Result<Self> {
+        let mut theirs = at::open_read_at(dir, busy, Links::Keep)?;
+        let mut part = Self::begin(dir, name)?;
+        let copied = io::copy(&mut theirs, &mut part.file);
+        if copied.is_err() {
+            part.continue_at(0)?;
+        }
+        Ok(part)
+    }
+
+    /// Makes an empty one. One that is there and that nobody writes is emptied.
     pub(super) fn begin(dir: &OwnedFd, name: &OsStr) -> io::Result<Self> {
-        let name = part_name(name);
+        let mut last = busy();
+        for number in NUMBERS {
+            match Self::begin_as(dir, numbered_name(name, number)) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => last = error,
+                begun => return begun,
+            }
+        }
+        Err(last)
+    }
+
+    fn begin_as(dir: &OwnedFd, name: OsString) -> io::Result<Self> {
         let file = match at::make_file_at(dir, &name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if let Some(mut part) = Self::adopt(dir, name.clone())? {

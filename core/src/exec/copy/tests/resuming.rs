@@ -74,12 +74,40 @@ fn two_copies_at_once_do_not_write_one_file() {
     write(&source, "f");
     fs::create_dir(&target).expect("makes");
     let folder = at::open_dir_path(&target).expect("opens");
-    let held = part::Part::begin(&folder, "f".as_ref()).expect("begins");
+    let mut held = part::Part::begin(&folder, "f".as_ref()).expect("begins");
+    let also = part::Part::begin(&folder, "f".as_ref()).expect("there is a second name");
     let copied = copy(from([&source]), into(&target));
     assert_eq!(copied.totals.problems, 1);
     assert!(copied.heard.iter().any(|line| line.contains("another copy")), "{copied:?}");
-    drop(held);
+    drop(also);
     copy(from([&source]), into(&target)).clean();
+    // The one that is at work is as it was.
+    held.write(b"ok").expect("writes");
+    let time = malai_model::wire::copy::Mtime { secs: 1, nanos: 0 };
+    let meta = malai_model::wire::copy::FileMeta { size: 2, mtime: time, mode: 0o600 };
+    held.finish(&folder, "f".as_ref(), &meta).expect("finishes");
+    assert_eq!(fs::read(target.join("f")).expect("is there"), b"ok");
+}
+
+#[test]
+fn what_a_copy_has_that_still_holds_its_file_is_used_by_the_next() {
+    let dir = temp();
+    let (source, target) = (dir.path().join("big"), dir.path().join("dst"));
+    let bytes = numbered(4 * MIB + 3);
+    write(&source, &bytes);
+    fs::create_dir(&target).expect("makes");
+    let folder = at::open_dir_path(&target).expect("opens");
+    let mut held = part::Part::begin(&folder, "big".as_ref()).expect("begins");
+    held.write(&bytes[..3 * MIB + 5]).expect("writes");
+    let totals = copy(from([&source]), into(&target)).clean();
+    assert_eq!(totals.resumed, 3 * MIB as u64);
+    assert!(fs::read(target.join("big")).expect("is there") == bytes);
+    drop(held);
+    // What it leaves behind goes with the next copy of the file.
+    assert_eq!(parts(&target).len(), 1);
+    write(&source, &bytes[1..]);
+    copy(from([&source]), into(&target)).clean();
+    assert_eq!(parts(&target).len(), 0);
 }
 
 #[test]
