@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{Context, Outcome, session};
 use crate::args::SessionOptions;
 use crate::error::Failure;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -91,18 +91,6 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
             // Stdout takes nothing more: the thread says why.
             return Ok(writer.finish().await?.unwrap_or(BROKEN_PIPE));
         }
-    }
-}
-
-fn number(signal: Signal) -> u8 {
-    match signal {
-        Signal::Hup => 1,
-        Signal::Int => 2,
-        Signal::Quit => 3,
-        Signal::Kill => 9,
-        Signal::Usr1 => 10,
-        Signal::Usr2 => 12,
-        Signal::Term => 15,
     }
 }
 
