@@ -7,6 +7,8 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
+mod rsh;
 mod signals;
 mod view;
 
@@ -15,7 +17,7 @@ use clap::Parser;
 fn main() -> std::process::ExitCode {
     let env = env::Env::read();
     let output = output::Output::new(&env);
-    match args::Args::try_parse() {
+    match args::Args::try_parse_from(own_programs::plain_words(std::env::args_os())) {
         Ok(args) => commands::run(args, env, output),
         Err(usage) => output.usage(&usage),
     }

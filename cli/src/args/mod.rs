@@ -1,10 +1,14 @@
 //! The command line's grammar.
 
+mod ssh;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
+
+pub(crate) use ssh::{RshArgs, SshConfigArgs, StdioArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -80,6 +84,15 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Connect stdin and stdout to a service, such as a machine's sshd
+    #[command(after_help = ssh::STDIO_HELP)]
+    Stdio(StdioArgs),
+    /// Print the Host blocks for ssh, so that it reaches machines through malai
+    #[command(after_help = ssh::CONFIG_HELP)]
+    SshConfig(SshConfigArgs),
+    /// Stand in for ssh where rsync, git, scp, sftp or ansible call it
+    #[command(after_help = ssh::RSH_HELP)]
+    Rsh(RshArgs),
     /// The old spelling of `malai cluster init`
     #[command(hide = true, alias = "create-cluster")]
     InitCluster {

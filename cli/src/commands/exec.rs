@@ -18,21 +18,35 @@ use crate::signals::Signals;
 const WAITING_BLOCKS: usize = 4;
 const STDIN_BLOCK: usize = 64 * 1024;
 /// The status that a shell shows for death by SIGPIPE.
-const BROKEN_PIPE: u8 = 128 + 13;
+pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 
 /// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
 pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+    let request =
+        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
+    exec_request(context, request, Feed::Stdin).await
+}
+
+/// What a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// This process's stdin.
+    Stdin,
+    /// Nothing.
+    Nothing,
+}
+
+/// As [`exec`], for a request that is made already.
+pub(crate) async fn exec_request(context: &Context, request: RunRequest, feed: Feed) -> Outcome {
     let client = context.client().await?;
-    let outcome = run(context, &client, words).await;
+    let outcome = run(&client, request, feed).await;
     // Failed or not, the target learns at once that this caller is gone.
     client.close().await;
     outcome
 }
 
-async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
+async fn run(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
-    let request =
-        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
     let command = tokio::select! {
         command = client.run(request) => command?,
         // Nothing runs yet: give up as any program would.
@@ -40,7 +54,11 @@ async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     };
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
-    start_stdin(&scope, command.input);
+    match feed {
+        Feed::Stdin => start_stdin(&scope, command.input),
+        // If it fails the command is over or lost, which its output tells.
+        Feed::Nothing => _ = command.input.end().await,
+    }
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let ended = Cell::new(false);
     // Beside the signals, not between them: a reader that pauses (`| less`) must not keep Ctrl-C from the command.
@@ -89,7 +107,7 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
     }
 }
 
-fn number(signal: Signal) -> u8 {
+pub(super) fn number(signal: Signal) -> u8 {
     match signal {
         Signal::Hup => 1,
         Signal::Int => 2,

@@ -6,7 +6,10 @@ mod exec;
 mod keygen;
 mod machine;
 mod rescan;
+mod rsh;
 mod show;
+mod ssh_config;
+mod stdio;
 
 use std::process::ExitCode;
 
@@ -31,7 +34,8 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
-    let remote_status = matches!(args.command, Command::Exec(_) | Command::Address(_));
+    let remote_status =
+        matches!(args.command, Command::Exec(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
@@ -56,6 +60,9 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Daemon(args) => daemon::daemon(context, &args),
         Command::Exec(args) => block_on(exec::exec(context, &args.words)),
         Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Stdio(args) => block_on(stdio::stdio(context, &args.address)),
+        Command::SshConfig(args) => block_on(ssh_config::ssh_config(context, args.cluster)),
+        Command::Rsh(args) => block_on(rsh::rsh(context, &args.words)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
         Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {
