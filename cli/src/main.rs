@@ -10,6 +10,7 @@ mod output;
 mod own_programs;
 mod rsh;
 mod signals;
+mod terminal;
 mod view;
 
 use clap::Parser;

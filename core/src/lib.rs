@@ -18,6 +18,7 @@ pub mod node;
 pub mod p2p;
 pub mod service;
 pub mod task;
+pub mod terminal;
 pub mod timeouts;
 
 pub use bytes::Bytes;

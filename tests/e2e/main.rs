@@ -11,6 +11,7 @@ mod hostile;
 mod invites;
 mod refusals;
 mod streams;
+mod users;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod session;
 mod ssh;
 
 use std::path::PathBuf;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
-pub(crate) use ssh::{RshArgs, SshConfigArgs, StdioArgs};
+use self::session::{SESSIONS_HELP, SHELL_HELP};
+pub(crate) use self::session::{SessionOptions, SessionsArgs, ShellArgs};
+pub(crate) use self::ssh::{RshArgs, SshConfigArgs, StdioArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -17,6 +20,7 @@ Examples:
   malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
+  malai web01.company                                open a shell there (-t: a program under a terminal)
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
 Options of malai stand before the address; everything after it belongs to the program.
@@ -27,10 +31,12 @@ For other subcommands: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, Parser)]
 #[command(name = "malai", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(subcommand_precedence_over_arg = false, disable_help_subcommand = true)]
-#[command(override_usage = "malai [OPTIONS] <ADDRESS> <PROGRAM>...\n       malai [OPTIONS] <COMMAND>")]
+#[command(override_usage = "malai [OPTIONS] <ADDRESS> [PROGRAM]...\n       malai [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -63,6 +69,12 @@ pub(crate) enum Command {
     /// Run a program on a machine (the same as `malai <address> <program> …`)
     #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
     Exec(ExecArgs),
+    /// Open a shell on a machine, or come back to one (the same as `malai <address>`)
+    #[command(after_help = SHELL_HELP)]
+    Shell(ShellArgs),
+    /// List or end your sessions on a machine
+    #[command(after_help = SESSIONS_HELP)]
+    Sessions(SessionsArgs),
     /// Take requests, hand out and receive configs, in the background
     #[command(visible_alias = "d", after_help = DAEMON_HELP)]
     Daemon(DaemonArgs),
@@ -199,6 +211,8 @@ pub(crate) struct JoinArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     /// The machine, the program and its arguments
     #[arg(
         required = true,

@@ -10,7 +10,8 @@ use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, session};
+use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::signals::Signals;
 
@@ -20,11 +21,16 @@ const STDIN_BLOCK: usize = 64 * 1024;
 /// The status that a shell shows for death by SIGPIPE.
 pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 
-/// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
-pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+/// Runs a program on a machine; its bytes, signals and status are passed on unchanged. Under a terminal, and without a
+/// program, it is a session.
+pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
+    let client = context.client().await?;
+    if options.tty || options.detach || client.is_bare_address(words)? {
+        return session::open_by(context, &client, words, options).await;
+    }
     let request =
         RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
-    exec_request(context, request, Feed::Stdin).await
+    exec_by(&client, request, Feed::Stdin).await
 }
 
 /// What a command reads.
@@ -36,10 +42,9 @@ pub(crate) enum Feed {
     Nothing,
 }
 
-/// As [`exec`], for a request that is made already.
-pub(crate) async fn exec_request(context: &Context, request: RunRequest, feed: Feed) -> Outcome {
-    let client = context.client().await?;
-    let outcome = run(&client, request, feed).await;
+/// As [`exec`], for a command, with a client that is there already; it is closed.
+pub(crate) async fn exec_by(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
+    let outcome = run(client, request, feed).await;
     // Failed or not, the target learns at once that this caller is gone.
     client.close().await;
     outcome

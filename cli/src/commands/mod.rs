@@ -7,6 +7,7 @@ mod keygen;
 mod machine;
 mod rescan;
 mod rsh;
+mod session;
 mod show;
 mod ssh_config;
 mod stdio;
@@ -17,7 +18,7 @@ use malai_core::api::{Client, ClientOptions};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::args::{Args, Command, Global};
+use crate::args::{Args, Command, Global, SessionOptions};
 use crate::env::Env;
 use crate::error::Failure;
 use crate::output::{DONE, FAILED, OWN_FAILURE, Output, USAGE};
@@ -34,13 +35,15 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
-    let remote_status =
-        matches!(args.command, Command::Exec(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_));
+    let remote_status = matches!(
+        args.command,
+        Command::Exec(_) | Command::Shell(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_)
+    );
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
     }
-    let outcome = dispatch(&context, args.command);
+    let outcome = dispatch(&context, args.command, args.session);
     let status = match outcome {
         Ok(status) => status,
         Err(failure) => {
@@ -55,11 +58,19 @@ pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn dispatch(context: &Context, command: Command) -> Outcome {
+fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Outcome {
+    if session.any() && !matches!(command, Command::Address(_)) {
+        return Err(Failure::usage(
+            "understand -t, --detach or --escape before a subcommand",
+            "they stand before an address (`malai -t web01.company top`) or after `exec` and `shell`",
+        ));
+    }
     match command {
         Command::Daemon(args) => daemon::daemon(context, &args),
-        Command::Exec(args) => block_on(exec::exec(context, &args.words)),
-        Command::Address(words) => block_on(exec::exec(context, &words)),
+        Command::Exec(args) => block_on(exec::exec(context, &args.words, &args.session)),
+        Command::Address(words) => block_on(exec::exec(context, &words, &session)),
+        Command::Shell(args) => block_on(session::shell(context, args)),
+        Command::Sessions(args) => block_on(session::sessions(context, args)),
         Command::Stdio(args) => block_on(stdio::stdio(context, &args.address)),
         Command::SshConfig(args) => block_on(ssh_config::ssh_config(context, args.cluster)),
         Command::Rsh(args) => block_on(rsh::rsh(context, &args.words)),
@@ -101,6 +112,11 @@ impl Context {
         let mut options = ClientOptions::new(home);
         options.runtime_dir = Some(self.env.rendezvous());
         options.socket = self.env.agent.clone();
+        // Without it what is a process of malai's own is refused, with a reason; everything else works.
+        match malai_core::host::OwnProgram::running() {
+            Ok(program) => options.own_program = Some(program),
+            Err(error) => tracing::warn!(%error, "the program that runs is not known"),
+        }
         if let Some(timeout) = self.global.connect_timeout {
             options.connect_timeout = timeout;
         }

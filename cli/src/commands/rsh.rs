@@ -1,13 +1,15 @@
 //! `malai rsh`: what rsync, git, scp, sftp and ansible take for `ssh`.
 
-use malai_core::api::{RunRequest, SingleWord};
+use malai_core::api::{RunRequest, SessionRequest, SingleWord};
 
 use super::exec::{self, Feed};
-use super::{Context, Outcome, start_tracing};
+use super::{Context, Outcome, session, start_tracing};
+use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::output::DONE;
-use crate::rsh::options::{self, Action, CallProblem, Quiet, SshCall, Stdin, Subsystem};
+use crate::rsh::options::{self, Action, CallProblem, Quiet, SshCall, Stdin, Subsystem, TerminalWish};
 use crate::rsh::words::{self, NotPlain};
+use crate::terminal;
 
 /// The program that the subsystem `sftp` is; the right that it needs is that of a command of this name.
 const SFTP_SERVER: &str = "sftp-server";
@@ -42,14 +44,6 @@ async fn run(context: &Context, call: &SshCall) -> Outcome {
         ));
     }
     let command = command(call)?;
-    // A terminal is for what follows; a command runs without one, as it does in scripts.
-    tracing::debug!(terminal = ?call.terminal, "no terminal is made");
-    let mut request = RunRequest {
-        words: vec![call.host.clone()],
-        single_word: SingleWord::Keep,
-        env: context.env.locale.clone(),
-    };
-    request.words.extend(command);
     let feed = match call.stdin {
         Stdin::Own => Feed::Stdin,
         Stdin::Empty => Feed::Nothing,
@@ -57,7 +51,31 @@ async fn run(context: &Context, call: &SshCall) -> Outcome {
     let mut global = context.global.clone();
     global.connect_timeout = global.connect_timeout.or(call.connect_timeout);
     let context = Context { global, env: context.env.clone(), output: context.output.clone() };
-    exec::exec_request(&context, request, feed).await
+    let client = context.client().await?;
+    let words: Vec<String> = [call.host.clone()].into_iter().chain(command).collect();
+    if wants_terminal(call, client.is_bare_address(&words)?)? {
+        let request = SessionRequest { words, single_word: SingleWord::Keep, ..SessionRequest::default() };
+        let options =
+            SessionOptions { tty: call.terminal == TerminalWish::Force, ..SessionOptions::default() };
+        return session::open_request(&context, &client, request, &options).await;
+    }
+    let request = RunRequest { words, single_word: SingleWord::Keep, env: context.env.locale.clone() };
+    exec::exec_by(&client, request, feed).await
+}
+
+/// Whether it becomes a session. `is_shell`: no command was named.
+fn wants_terminal(call: &SshCall, is_shell: bool) -> Result<bool, Failure> {
+    match (call.terminal, is_shell) {
+        (TerminalWish::Never, true) => Err(Failure::usage(
+            "open a shell without a terminal: malai has none",
+            "name a program that reads stdin: malai rsh web01.company sh -s < script",
+        )),
+        (TerminalWish::Never | TerminalWish::Auto, false) => Ok(false),
+        (_, true) => Ok(true),
+        // ansible forces one for each command although nobody sits there: a command needs none, and its output stays
+        // what it is.
+        (TerminalWish::Ask | TerminalWish::Force, false) => Ok(terminal::is_terminal()),
+    }
 }
 
 /// The words to run on the machine; none: a shell is wanted.

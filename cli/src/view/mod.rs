@@ -1,11 +1,15 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+mod session;
+
 use std::fmt::Write;
 
 use malai_core::api::{
     ClusterView, InfoView, InviteView, JoinedView, RescanView, RoleView, StatusView, SyncView,
 };
 use malai_core::model::text::escape_control;
+
+pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {
     match role {
@@ -204,5 +208,18 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
         })
         .collect();
     lines.extend(table(&connections));
+    if !status.carried.is_empty() {
+        lines.push("carried for commands:".to_owned());
+    }
+    let carried: Vec<_> = status
+        .carried
+        .iter()
+        .map(|stream| {
+            let name = stream.name.as_ref().map_or_else(|| stream.peer.short(), ToString::to_string);
+            let pid = stream.pid.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}"));
+            vec![format!("  {name}.{}", stream.cluster), pid, format!("since {:.0}", stream.since)]
+        })
+        .collect();
+    lines.extend(table(&carried));
     lines
 }

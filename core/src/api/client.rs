@@ -21,6 +21,7 @@ use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
 use crate::service::{ServiceConnection, ServiceError};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -40,6 +41,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How other machines are reached.
     pub transport: Transport,
+    /// The malai program, for commands and sessions that are processes of malai's own; absent: this device has none.
+    #[cfg(all(feature = "host", unix))]
+    pub own_program: Option<crate::host::OwnProgram>,
 }
 
 impl ClientOptions {
@@ -54,6 +58,8 @@ impl ClientOptions {
             clock: Arc::new(SystemClock),
             connect_timeout: timeouts::CONNECT,
             transport: Transport::Quic,
+            #[cfg(all(feature = "host", unix))]
+            own_program: None,
         }
     }
 
@@ -69,6 +75,8 @@ impl ClientOptions {
             runtime_dir: self.runtime_dir,
             connect_timeout: self.connect_timeout,
             version: crate::VERSION,
+            #[cfg(all(feature = "host", unix))]
+            own_program: self.own_program,
         })
     }
 }
@@ -76,6 +84,8 @@ impl ClientOptions {
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -84,12 +94,16 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self { route: Route::new(options)? })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
     }
 
     /// The way to machines: for everything that is more than a command.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
@@ -255,8 +269,10 @@ impl Client {
         }
     }
 
-    /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
+        self.tasks.shutdown(Duration::ZERO).await;
         self.route.close().await;
     }
 }

@@ -11,10 +11,13 @@ pub async fn handle(node: &Node, request: ApiRequest) -> ApiReply {
     // Boxed: the futures beneath are large and deep, and nobody above should carry their layout.
     match Box::pin(answer(node, request)).await {
         Ok(reply) => reply,
-        Err(error) => {
-            ApiReply::Failed(FailedView { error: error.to_wire(), diagnostics: error.diagnostics() })
-        }
+        Err(error) => ApiReply::Failed(failed(&error)),
     }
+}
+
+/// What a front is told of a failure.
+pub(crate) fn failed(error: &NodeError) -> FailedView {
+    FailedView::of(error.code(), error, error.hint(), error.diagnostics())
 }
 
 async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError> {

@@ -5,20 +5,28 @@
 mod client;
 mod handler;
 mod route;
+mod sessions;
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
 
 pub use client::{Client, ClientOptions};
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use handler::failed;
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, ClusterView, ConnectionView, CreateInviteRequest, FailedView, InfoView, InviteView,
-    JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView,
-    OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest, SCHEMA, ServiceView,
-    SingleWord, StatusView, SyncView,
+    ApiReply, ApiRequest, AttachRequest, CarriedView, ClusterView, ConnectionView, CreateInviteRequest,
+    FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView,
+    MachineView, NewInviteView, OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest,
+    SCHEMA, ServiceView, SessionRequest, SessionView, SessionsView, SingleWord, StatusView, SyncView,
 };
 pub use route::{Opened, Route};
+pub use sessions::AttachedSession;
 #[cfg(all(feature = "daemon", unix))]
-pub use socket::{LINE_LIMIT, Line};
+pub use socket::{LINE_LIMIT, Line, LineProblem, read_line};
 
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
 pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};
+pub use crate::terminal::{
+    AttachError, Link, SessionClient, SessionControl, SessionEvent, SessionEvents, SessionInput,
+    SessionStatus,
+};

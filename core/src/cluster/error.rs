@@ -110,19 +110,6 @@ pub enum ClusterError {
     /// An address cannot be resolved.
     #[error("find the machine: {0}")]
     Address(malai_model::address::AddressProblem),
-    /// A rule of this device or of the target forbids it.
-    #[error("run {what:?} on {machine}: not allowed, {reason}")]
-    Denied {
-        /// What was asked for.
-        what: String,
-        /// Where.
-        machine: String,
-        /// Why.
-        reason: String,
-    },
-    /// This build cannot run commands.
-    #[error("run a command here: this build cannot")]
-    CannotHost,
     /// The text is no invite.
     #[error("read the invite")]
     NoInvite(#[source] malai_model::cluster::InviteTextProblem),
@@ -238,8 +225,6 @@ impl ClusterError {
             Self::NoConfig(_) => ErrorCode::ConfigMissing,
             Self::UnknownMachine { .. } | Self::UnknownService { .. } => ErrorCode::AddressUnknownMachine,
             Self::Address(problem) => problem.code(),
-            Self::Denied { .. } => ErrorCode::AclDenied,
-            Self::CannotHost => ErrorCode::CommandUnsupported,
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
             Self::Invite(problem) => problem.code(),
             Self::UnknownInvite { .. } => ErrorCode::InviteUnknown,
@@ -303,7 +288,6 @@ impl ClusterError {
                 let some: Vec<&str> = known.iter().take(10).map(String::as_str).collect();
                 format!("this device may reach: {}", some.join(", "))
             }
-            Self::Denied { .. } => "ask the cluster's manager for the right".to_owned(),
             Self::NoInvite(problem) => return problem.hint(),
             Self::Invite(problem) => return problem.hint(),
             Self::JoinForged(problem) => return problem.hint(),
@@ -331,7 +315,6 @@ impl ClusterError {
             Self::Edit { .. }
             | Self::OutOfTurn(_)
             | Self::Several(_)
-            | Self::CannotHost
             | Self::Stopping
             | Self::Panicked(_) => return None,
         };

@@ -3,6 +3,7 @@
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::wire::WireError;
+use malai_model::wire::local::FailedView;
 
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
@@ -15,6 +16,7 @@ use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
 use crate::service::ServiceError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -30,9 +32,18 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
     /// The operation was asked for and answered with a failure.
-    #[error("{}", malai_model::text::escape_control(&.0.error.message))]
-    Failed(Box<malai_model::wire::local::FailedView>),
+    #[error("{}", malai_model::text::escape_control(.view.own_message()))]
+    Failed {
+        /// What.
+        view: Box<FailedView>,
+        /// What lies beneath.
+        #[source]
+        cause: Option<Cause>,
+    },
     /// The client was closed before.
     #[error("use this client: it was closed")]
     Closed,
@@ -41,14 +52,33 @@ pub enum Error {
     OutOfTurn,
 }
 
+/// What lies beneath a failure in another process: its words alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", malai_model::text::escape_control(text))]
+pub struct Cause {
+    text: String,
+    #[source]
+    beneath: Option<Box<Cause>>,
+}
+
 impl Error {
+    /// A failure that the daemon told of.
+    pub(crate) fn failed(view: FailedView) -> Self {
+        let beneath = |beneath: Option<Cause>, text: &String| {
+            Some(Cause { text: text.clone(), beneath: beneath.map(Box::new) })
+        };
+        let cause = view.causes.iter().rev().fold(None, beneath);
+        Self::Failed { view: Box::new(view), cause }
+    }
+
     /// Returns the stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
-            Self::Failed(failed) => failed.error.code,
+            Self::Session(error) => error.code(),
+            Self::Failed { view, .. } => view.error.code,
             Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
         }
@@ -65,7 +95,8 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
-            Self::Failed(failed) => failed.error.hint.clone(),
+            Self::Session(error) => error.hint(),
+            Self::Failed { view, .. } => view.error.hint.clone(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }
@@ -80,7 +111,7 @@ impl Error {
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         match self {
             Self::Node(error) => error.diagnostics(),
-            Self::Failed(failed) => failed.diagnostics.clone(),
+            Self::Failed { view, .. } => view.diagnostics.clone(),
             _ => Vec::new(),
         }
     }

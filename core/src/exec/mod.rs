@@ -6,8 +6,6 @@
 mod caller;
 mod error;
 #[cfg(all(feature = "host", unix))]
-mod local;
-#[cfg(all(feature = "host", unix))]
 mod target;
 
 pub use caller::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};

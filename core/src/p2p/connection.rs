@@ -42,6 +42,24 @@ pub(super) enum Link {
     Memory(memory::Link),
 }
 
+/// A connection that this handle does not keep open.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakConnection(std::sync::Weak<Inner>);
+
+impl WeakConnection {
+    /// Says whether somebody else still has the connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Closes the connection in good order, if somebody still has it.
+    pub(crate) fn close(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Connection(inner).close(CloseReason::normal());
+        }
+    }
+}
+
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason {
@@ -105,6 +123,10 @@ impl Connection {
         counters: Arc<Counters>,
     ) -> Self {
         Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
     }
 
     /// Returns who the peer is: it proved it.
@@ -341,6 +363,11 @@ impl CloseReason {
 }
 
 impl PathView {
+    /// The way of this device to itself.
+    pub(crate) fn here() -> Self {
+        Self { address: "this device".to_owned(), relayed: false, rtt: Duration::ZERO }
+    }
+
     fn unknown() -> Self {
         Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
     }

@@ -20,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connection::WeakConnection;
 pub use connection::{CloseReason, Connection, Counters, PathView};
 pub use endpoint::Endpoint;
 pub use error::{P2pError, stream_code};

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::outgoing::Outgoing;
 use super::{Channel, Shared, lock};
+use crate::p2p::connection::Connection;
 use crate::p2p::error::{P2pError, stream_code};
 
 /// Sends messages and bytes.
@@ -24,6 +25,10 @@ pub struct StreamSender {
 impl StreamSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.shared.connection
     }
 
     /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken
@@ -143,6 +148,10 @@ impl StreamSender {
         let mut out = lock(&self.shared.out);
         out.abort(code);
         self.shared.flush(&mut out);
+    }
+
+    pub(super) fn path(&self) -> crate::p2p::PathView {
+        self.shared.connection.path()
     }
 
     /// Returns how many bytes were accepted on a channel since the stream began.

@@ -1,6 +1,7 @@
 //! What a front is shown. These types are the schema of `--json` output and of the daemon's socket: fields are only
 //! added, never renamed.
 
+use crate::code::ErrorCode;
 use crate::diagnostic::Diagnostic;
 use crate::id::Id52;
 use crate::name::{ClusterAlias, MachineName, ServiceName};
@@ -102,12 +103,44 @@ impl OpenedView {
 /// A failure of an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailedView {
-    /// What, as on the wire.
+    /// What, as on the wire: its message ends in those of the causes.
     #[serde(flatten)]
     pub error: WireError,
+    /// What lies beneath, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
     /// What is wrong with files, if that is why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl FailedView {
+    /// Takes an error apart.
+    pub fn of(
+        code: ErrorCode,
+        error: &dyn std::error::Error,
+        hint: Option<String>,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Self {
+        let mut causes = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { error: WireError::of(code, error, hint), causes, diagnostics }
+    }
+
+    /// The message without those of the causes.
+    pub fn own_message(&self) -> &str {
+        let folded: usize = self.causes.iter().map(|cause| 2 + cause.len()).sum();
+        let message = &self.error.message;
+        match message.len().checked_sub(folded).and_then(|end| message.split_at_checked(end)) {
+            Some((own, rest)) if rest.ends_with(self.causes.last().map_or("", String::as_str)) => own,
+            // Of a version that folds in another way.
+            _ => message,
+        }
+    }
 }
 
 /// What this device is in a cluster.
@@ -304,6 +337,25 @@ pub struct StatusView {
     pub connections: Vec<ConnectionView>,
     /// How many requests of others run now.
     pub running: usize,
+    /// The streams to machines that it carries for commands of this user.
+    #[serde(default)]
+    pub carried: Vec<CarriedView>,
+}
+
+/// A stream to a machine that the daemon carries for a process of its user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CarriedView {
+    /// Which cluster.
+    pub cluster: ClusterAlias,
+    /// The machine.
+    pub peer: Id52,
+    /// Its name in the cluster, if it is known by one.
+    pub name: Option<MachineName>,
+    /// The process, where the system tells.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// When it was opened.
+    pub since: Timestamp,
 }
 
 /// Where an identity listens.
@@ -336,4 +388,37 @@ pub struct ConnectionView {
     pub relayed: bool,
     /// The round trip in microseconds.
     pub rtt_us: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reach web01.company")]
+    struct Reach(#[source] Beneath);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer: within 5 s")]
+    struct Beneath;
+
+    #[test]
+    fn a_failure_crosses_the_socket_with_its_causes_apart() {
+        let failed = FailedView::of(ErrorCode::PeerUnreachable, &Reach(Beneath), None, Vec::new());
+        let line = serde_json::to_string(&failed).expect("is a text");
+        let read: FailedView = serde_json::from_str(&line).expect("reads");
+        assert_eq!(
+            read.error.message, "reach web01.company: no answer: within 5 s",
+            "for who knows no causes"
+        );
+        assert_eq!(read.own_message(), "reach web01.company");
+        assert_eq!(read.causes, ["no answer: within 5 s"]);
+    }
+
+    #[test]
+    fn a_failure_of_an_older_daemon_has_one_message() {
+        let line = r#"{"code":"p2p.unreachable","message":"reach web01: no answer"}"#;
+        let read: FailedView = serde_json::from_str(line).expect("reads");
+        assert_eq!(read.own_message(), "reach web01: no answer");
+    }
 }
