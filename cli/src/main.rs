@@ -7,6 +7,8 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
+mod rsh;
 mod signals;
 mod terminal;
 mod view;
@@ -19,7 +21,7 @@ fn main() -> std::process::ExitCode {
     if let Some(words) = env.copy_words() {
         return commands::serve_copy(&output, &words);
     }
-    match args::Args::try_parse() {
+    match args::Args::try_parse_from(own_programs::plain_words(std::env::args_os())) {
         Ok(args) => commands::run(args, env, output),
         Err(usage) => output.usage(&usage),
     }

@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 mod session;
+mod ssh;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
 use self::session::{SESSIONS_HELP, SHELL_HELP};
 pub(crate) use self::session::{SessionOptions, SessionsArgs, ShellArgs};
+pub(crate) use self::ssh::{RshArgs, SshConfigArgs, StdioArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -105,6 +107,15 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Connect stdin and stdout to a service, such as a machine's sshd
+    #[command(after_help = ssh::STDIO_HELP)]
+    Stdio(StdioArgs),
+    /// Print the Host blocks for ssh, so that it reaches machines through malai
+    #[command(after_help = ssh::CONFIG_HELP)]
+    SshConfig(SshConfigArgs),
+    /// Stand in for ssh where rsync, git, scp, sftp or ansible call it
+    #[command(after_help = ssh::RSH_HELP)]
+    Rsh(RshArgs),
     /// The old spelling of `malai cluster init`
     #[command(hide = true, alias = "create-cluster")]
     InitCluster {

@@ -7,8 +7,11 @@ mod exec;
 mod keygen;
 mod machine;
 mod rescan;
+mod rsh;
 mod session;
 mod show;
+mod ssh_config;
+mod stdio;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,7 +37,10 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
-    let remote_status = matches!(args.command, Command::Exec(_) | Command::Shell(_) | Command::Address(_));
+    let remote_status = matches!(
+        args.command,
+        Command::Exec(_) | Command::Shell(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_)
+    );
     let copies = matches!(args.command, Command::Cp(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
@@ -71,6 +77,9 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
         Command::Sessions(args) => block_on(session::sessions(context, args)),
         Command::Cp(args) => block_on(cp::cp(context, &args)),
         Command::CopyEnd { words } => Ok(cp::serve(&context.output, &words)),
+        Command::Stdio(args) => block_on(stdio::stdio(context, &args.address)),
+        Command::SshConfig(args) => block_on(ssh_config::ssh_config(context, args.cluster)),
+        Command::Rsh(args) => block_on(rsh::rsh(context, &args.words)),
         Command::Cluster(command) => block_on(cluster::cluster(context, command)),
         Command::InitCluster { alias, name } => block_on(cluster::init(context, alias, name)),
         Command::Machine(crate::args::MachineCommand::Init(args)) | Command::OldInit(args) => {
