@@ -7,7 +7,10 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
+mod rsh;
 mod signals;
+mod terminal;
 mod view;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -15,7 +18,11 @@ use clap::{CommandFactory, FromArgMatches};
 fn main() -> std::process::ExitCode {
     let env = env::Env::read();
     let output = output::Output::new(&env);
-    let parsed = args::Args::command().try_get_matches().and_then(|matches| {
+    if let Some(words) = env.copy_words() {
+        return commands::serve_copy(&output, &words);
+    }
+    let words = own_programs::plain_words(std::env::args_os());
+    let parsed = args::Args::command().try_get_matches_from(words).and_then(|matches| {
         let args = args::Args::from_arg_matches(&matches)?;
         Ok((args, matches.subcommand_name().map(str::to_owned)))
     });

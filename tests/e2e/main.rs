@@ -6,6 +6,7 @@ mod clusters;
 mod comfort;
 mod commands;
 mod configs;
+mod copies;
 mod crashes;
 mod daemons;
 mod hostile;
@@ -13,6 +14,7 @@ mod invites;
 mod many;
 mod refusals;
 mod streams;
+mod users;
 
 use std::time::Duration;
 

@@ -10,29 +10,48 @@ use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, session};
+use crate::args::SessionOptions;
 use crate::error::Failure;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
 const STDIN_BLOCK: usize = 64 * 1024;
 /// The status that a shell shows for death by SIGPIPE.
-const BROKEN_PIPE: u8 = 128 + 13;
+pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 
-/// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
-pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+/// Runs a program on a machine; its bytes, signals and status are passed on unchanged. Under a terminal, and without a
+/// program, it is a session.
+pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
-    let outcome = run(context, &client, words).await;
+    if options.tty || options.detach || client.is_bare_address(words)? {
+        return session::open_by(context, &client, words, options).await;
+    }
+    let request =
+        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
+    exec_by(&client, request, Feed::Stdin).await
+}
+
+/// What a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// This process's stdin.
+    Stdin,
+    /// Nothing.
+    Nothing,
+}
+
+/// As [`exec`], for a command, with a client that is there already; it is closed.
+pub(crate) async fn exec_by(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
+    let outcome = run(client, request, feed).await;
     // Failed or not, the target learns at once that this caller is gone.
     client.close().await;
     outcome
 }
 
-async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
+async fn run(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
-    let request =
-        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
     let command = tokio::select! {
         command = client.run(request) => command?,
         // Nothing runs yet: give up as any program would.
@@ -40,7 +59,11 @@ async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     };
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
-    start_stdin(&scope, command.input);
+    match feed {
+        Feed::Stdin => start_stdin(&scope, command.input),
+        // If it fails the command is over or lost, which its output tells.
+        Feed::Nothing => _ = command.input.end().await,
+    }
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let ended = Cell::new(false);
     // Beside the signals, not between them: a reader that pauses (`| less`) must not keep Ctrl-C from the command.
@@ -86,18 +109,6 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
             // Stdout takes nothing more: the thread says why.
             return Ok(writer.finish().await?.unwrap_or(BROKEN_PIPE));
         }
-    }
-}
-
-pub(super) fn number(signal: Signal) -> u8 {
-    match signal {
-        Signal::Hup => 1,
-        Signal::Int => 2,
-        Signal::Quit => 3,
-        Signal::Kill => 9,
-        Signal::Usr1 => 10,
-        Signal::Usr2 => 12,
-        Signal::Term => 15,
     }
 }
 

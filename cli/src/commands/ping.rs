@@ -8,12 +8,11 @@ use malai_core::model::code::ErrorKind;
 use malai_core::model::text::escape_control;
 use serde_json::json;
 
-use super::exec::number;
 use super::{Context, Outcome};
 use crate::args::PingArgs;
 use crate::error::Failure;
 use crate::output::{DONE, FAILED};
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 
 /// What was answered so far.
 #[derive(Default)]

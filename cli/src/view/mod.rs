@@ -1,6 +1,7 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
 pub(crate) mod many;
+mod session;
 
 use std::fmt::Write;
 
@@ -9,6 +10,8 @@ use malai_core::api::{
     SyncView,
 };
 use malai_core::model::text::escape_control;
+
+pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {
     match role {
@@ -226,5 +229,18 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
         })
         .collect();
     lines.extend(table(&connections));
+    if !status.carried.is_empty() {
+        lines.push("carried for commands:".to_owned());
+    }
+    let carried: Vec<_> = status
+        .carried
+        .iter()
+        .map(|stream| {
+            let name = stream.name.as_ref().map_or_else(|| stream.peer.short(), ToString::to_string);
+            let pid = stream.pid.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}"));
+            vec![format!("  {name}.{}", stream.cluster), pid, format!("since {:.0}", stream.since)]
+        })
+        .collect();
+    lines.extend(table(&carried));
     lines
 }

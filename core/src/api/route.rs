@@ -1,22 +1,32 @@
 //! The way to machines: through the daemon when one runs, else dialled by this process itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(all(feature = "daemon", unix))]
+use malai_model::code::ErrorCode;
+use malai_model::wire::ExecRequest;
 use tokio::sync::OnceCell;
 
 #[cfg(all(feature = "daemon", unix))]
-use super::socket;
+use super::socket::{self, OpenAnswer};
 use super::{ApiReply, ApiRequest, ClientOptions, OpenRequest, OpenedView, RunRequest, handle};
 use crate::cluster::ClusterError;
 use crate::error::Error;
 #[cfg(all(feature = "daemon", unix))]
 use crate::error::SocketError;
-use crate::exec::RunningCommand;
+use crate::exec::{ExecError, RunningCommand};
 use crate::home::Home;
 use crate::node::{Mode, Node, NodeError, NodeOptions};
-use crate::p2p::{P2pError, Stream};
+#[cfg(all(feature = "daemon", unix))]
+use crate::p2p::PathView;
+use crate::p2p::{P2pError, Stream, WeakConnection};
+use crate::task::Scope;
+
+/// How long to wait for a daemon that is gone and may be back at once.
+#[cfg(all(feature = "daemon", unix))]
+const RESTART: Duration = Duration::from_secs(3);
 
 /// The way to machines. Everything that talks to one asks it for a stream: commands, sessions, services, copies.
 ///
@@ -46,6 +56,13 @@ struct Inner {
     socket: Socket,
     /// Made when it is first needed: a command that goes through the daemon reads no config and no key.
     node: OnceCell<Node>,
+    /// Owns what streams over the daemon's socket need.
+    scope: Scope,
+    /// The streams that were opened and are not over.
+    open: Mutex<Vec<WeakConnection>>,
+    /// Whether the daemon carried a stream once.
+    #[cfg(all(feature = "daemon", unix))]
+    through_daemon: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -75,7 +92,7 @@ impl Opened {
     }
 }
 
-fn reach(view: &OpenedView, source: P2pError) -> Error {
+pub(super) fn reach(view: &OpenedView, source: P2pError) -> Error {
     NodeError::from(ClusterError::Reach { machine: view.shown(), source }).into()
 }
 
@@ -95,6 +112,10 @@ impl Route {
             #[cfg(all(feature = "daemon", unix))]
             socket,
             node: OnceCell::new(),
+            scope: Scope::new(),
+            open: Mutex::default(),
+            #[cfg(all(feature = "daemon", unix))]
+            through_daemon: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })))
     }
@@ -111,12 +132,58 @@ impl Route {
     /// # Cancel safety
     /// A cancelled call opens nothing.
     pub async fn open(&self, request: &OpenRequest) -> Result<Opened, Error> {
+        self.check()?;
+        #[cfg(all(feature = "daemon", unix))]
+        if let Some(opened) = self.open_through_daemon(request).await? {
+            return Ok(opened);
+        }
         let node = self.node().await?;
         let found = Box::pin(node.find(request)).await?;
         let (stream, path) = Box::pin(node.open(&found)).await?;
         let view = found.view(path);
         tracing::debug!(machine = view.shown(), address = view.address, "dialled directly");
+        self.enter(&stream);
         Ok(Opened { stream, view })
+    }
+
+    /// `None`: there is no daemon that can, and nothing was said to any machine.
+    #[cfg(all(feature = "daemon", unix))]
+    async fn open_through_daemon(&self, request: &OpenRequest) -> Result<Option<Opened>, Error> {
+        let Socket { path, named } = &self.0.socket;
+        let Some(connection) = socket::connect(path).await? else {
+            if *named {
+                return Err(SocketError::SocketAbsent { path: path.clone() }.into());
+            }
+            tracing::debug!("no daemon runs");
+            return Ok(None);
+        };
+        let mut request = request.clone();
+        request.connect_timeout.get_or_insert(self.0.options.connect_timeout);
+        match socket::open(connection, request).await {
+            Ok(OpenAnswer::Opened { view, stream, leftover }) => {
+                self.0.through_daemon.store(true, Ordering::Release);
+                let way = PathView {
+                    address: view.address.clone(),
+                    relayed: view.relayed,
+                    rtt: Duration::from_micros(view.rtt_us),
+                };
+                let stream = Stream::over_socket(stream, leftover, view.id52, way, &self.0.scope);
+                tracing::debug!(machine = view.shown(), address = view.address, "through the daemon");
+                self.enter(&stream);
+                Ok(Some(Opened { stream, view }))
+            }
+            Ok(OpenAnswer::Failed(failed)) if failed.error.code == ErrorCode::WireUnsupported => {
+                tracing::debug!("the daemon is of another version and cannot carry streams");
+                Ok(None)
+            }
+            Ok(OpenAnswer::Failed(failed)) => Err(Error::failed(failed)),
+            // What was asked for was a way, and this is another one.
+            Err(error) if !named => {
+                tracing::debug!(%error, "the daemon does not answer");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens another stream to the machine of an earlier one, for what goes on after a lost connection.
@@ -127,19 +194,54 @@ impl Route {
     /// # Cancel safety
     /// A cancelled call opens nothing.
     pub async fn reopen(&self, earlier: &OpenedView) -> Result<Opened, Error> {
+        #[cfg(all(feature = "daemon", unix))]
+        self.await_daemon().await?;
         self.open(&OpenRequest { words: vec![earlier.address_by_id()], ..OpenRequest::default() }).await
+    }
+
+    /// A daemon that carried streams and is gone is about to come back, more often than not: it restarts.
+    #[cfg(all(feature = "daemon", unix))]
+    async fn await_daemon(&self) -> Result<(), Error> {
+        if !self.0.through_daemon.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let until = tokio::time::Instant::now() + RESTART;
+        while socket::connect(&self.0.socket.path).await?.is_none() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Runs a program on a machine.
     pub(super) async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
-        Ok(self.node().await?.run(request).await?)
+        let RunRequest { words, single_word, env } = request;
+        let Opened { stream, view } =
+            self.open(&OpenRequest { words, single_word, connect_timeout: None }).await?;
+        if view.argv.is_empty() {
+            return Err(NodeError::from(ClusterError::NoProgram { machine: view.shown() }).into());
+        }
+        let exec = ExecRequest { argv: view.argv.clone(), env, resume: None };
+        RunningCommand::start(stream, exec).await.map_err(|error| match error {
+            ExecError::Network(source) => reach(&view, source),
+            other => other.into(),
+        })
+    }
+
+    /// Remembers a stream, so that it is hung up when the client is closed.
+    fn enter(&self, stream: &Stream) {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(WeakConnection::is_alive);
+        open.push(stream.weak_connection());
     }
 
     pub(super) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
+        let open = std::mem::take(&mut *self.0.open.lock().unwrap_or_else(PoisonError::into_inner));
+        open.iter().for_each(WeakConnection::close);
         if let Some(node) = self.0.node.get() {
             node.close(Duration::ZERO).await;
         }
+        self.0.scope.shutdown(Duration::ZERO).await;
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -176,7 +278,7 @@ impl Route {
 
 fn reply(reply: ApiReply) -> Result<ApiReply, Error> {
     match reply {
-        ApiReply::Failed(failed) => Err(Error::Failed(Box::new(failed))),
+        ApiReply::Failed(failed) => Err(Error::failed(failed)),
         reply => Ok(reply),
     }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use malai_model::address::{ClusterRef, KnownCluster, resolve};
 use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
 use malai_model::wire::local::{OpenRequest, OpenedView, Place, RunRequest, SingleWord};
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
+#[cfg(unix)]
+use super::serve::Asker;
 use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::{ExecError, RunningCommand};
@@ -164,6 +167,10 @@ impl Node {
     /// A cancelled call opens nothing.
     pub(crate) async fn open(&self, found: &Found) -> Result<(Stream, PathView), NodeError> {
         let Found { member, target, within, .. } = found;
+        #[cfg(unix)]
+        if found.place() == Place::Here {
+            return Ok((self.open_own(member)?, PathView::here()));
+        }
         let within = within.unwrap_or(self.inner.options.connect_timeout);
         let opened = async {
             let connection = self.connect_within(member, &target.id52, &target.addresses, within).await?;
@@ -186,9 +193,6 @@ impl Node {
         if exec.argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: found.name() }.into());
         }
-        if found.place() == Place::Here {
-            return self.run_here(&found.member, &exec);
-        }
         let (stream, _) = self.open(&found).await?;
         RunningCommand::start(stream, exec).await.map_err(|error| match error {
             // That a peer admits nobody of this identity shows at the first answer.
@@ -197,26 +201,14 @@ impl Node {
         })
     }
 
-    /// This device is the target: the same check, the same process, no network.
-    #[cfg(all(feature = "host", unix))]
-    fn run_here(&self, member: &Arc<Member>, request: &ExecRequest) -> Result<RunningCommand, NodeError> {
-        let loaded = member.loaded();
-        let authorized =
-            loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
-                ClusterError::Denied {
-                    what: request.argv.first().cloned().unwrap_or_default(),
-                    machine: "this machine".to_owned(),
-                    // Whoever owns the files may know why.
-                    reason: denied.to_string(),
-                }
-            })?;
-        let cluster = loaded.cluster_name.clone().unwrap_or_else(|| loaded.alias.to_string());
-        Ok(self.inner.exec.start_local(&authorized, request, &cluster)?)
-    }
-
-    #[cfg(not(all(feature = "host", unix)))]
-    fn run_here(&self, _member: &Arc<Member>, _request: &ExecRequest) -> Result<RunningCommand, NodeError> {
-        Err(ClusterError::CannotHost.into())
+    /// Asks this very device by the gate that peers pass: the same rules, limits and log. Returns the caller's end.
+    #[cfg(unix)]
+    fn open_own(&self, member: &Arc<Member>) -> Result<Stream, P2pError> {
+        let own = member.own_id();
+        let (ours, theirs) = Stream::pair(&member.scope, own, own)
+            .map_err(|error| P2pError::Lost { reason: format!("no socket could be made: {error}") })?;
+        self.take(member, Asker::here(own), theirs);
+        Ok(ours)
     }
 
     async fn find_words(
@@ -240,32 +232,36 @@ impl Node {
         let first = member.loaded().target(&machine);
         let target = match first {
             Ok(target) => target,
-            Err(error) if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager => {
-                match self.sync(&member).await {
-                    Ok(true) => member.loaded().target(&machine)?,
-                    Ok(false) => return Err(error.into()),
-                    Err(unasked) => {
-                        tracing::debug!(cluster = %cluster, error = %unasked, "the manager could not be asked");
-                        return Err(error.into());
-                    }
+            Err(error) if member.loaded().role != Role::Manager => match self.sync(&member).await {
+                Ok(true) => member.loaded().target(&machine)?,
+                Ok(false) => return Err(error.into()),
+                Err(unasked) => {
+                    tracing::debug!(cluster = %cluster, error = %unasked, "the manager could not be asked");
+                    return Err(error.into());
                 }
-            }
+            },
             Err(error) => return Err(error.into()),
         };
         Ok((member, target, argv))
     }
 
     pub(super) fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
-        let mut known = Vec::new();
-        for dir in self.home().clusters()? {
-            let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();
+        let known = |alias: ClusterAlias, role: Role| {
+            let info = self.home().load_cluster_info(&alias)?.unwrap_or_default();
             let mut ids: Vec<Id52> = info.manager.into_iter().chain(info.chain).collect();
-            if dir.role == Role::Manager {
-                ids.push(self.member(&dir.alias).map(|member| member.own_id())?);
+            if role == Role::Manager {
+                ids.push(self.member(&alias).map(|member| member.own_id())?);
             }
-            known.push(KnownCluster { alias: dir.alias, domain: info.domain, ids });
+            Ok(KnownCluster { alias, domain: info.domain, ids })
+        };
+        match self.inner.mode {
+            // Those that are served, whatever lies in the home meanwhile.
+            Mode::Serve => {
+                let members = self.members();
+                members.into_iter().map(|(alias, member)| known(alias, member.loaded().role)).collect()
+            }
+            Mode::Dial => self.home().clusters()?.into_iter().map(|dir| known(dir.alias, dir.role)).collect(),
         }
-        Ok(known)
     }
 
     /// As [`Self::sync`]; a join that is still open is tried first.

@@ -14,6 +14,8 @@ use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, st
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
 use super::raw::{RawRecv, RawSend};
+#[cfg(unix)]
+use super::socket::SocketLink;
 use super::stream::Stream;
 use crate::task::Scope;
 
@@ -33,8 +35,29 @@ struct Inner {
 #[derive(Debug)]
 pub(super) enum Link {
     Quic(iroh::endpoint::Connection),
+    /// Another process carries one stream of a connection of its own.
+    #[cfg(unix)]
+    Socket(SocketLink),
     #[cfg(any(test, feature = "testing"))]
     Memory(memory::Link),
+}
+
+/// A connection that this handle does not keep open.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakConnection(std::sync::Weak<Inner>);
+
+impl WeakConnection {
+    /// Says whether somebody else still has the connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Closes the connection in good order, if somebody still has it.
+    pub(crate) fn close(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Connection(inner).close(CloseReason::normal());
+        }
+    }
 }
 
 /// Why a connection was closed.
@@ -102,6 +125,10 @@ impl Connection {
         Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
     }
 
+    pub(super) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
+    }
+
     /// Returns who the peer is: it proved it.
     pub fn peer(&self) -> Id52 {
         self.0.peer
@@ -125,6 +152,8 @@ impl Connection {
                 let (send, recv) = connection.open_bi().await.map_err(|error| self.describe(&error))?;
                 (RawSend::Quic(send), RawRecv::Quic(recv))
             }
+            #[cfg(unix)]
+            Link::Socket(_) => return Err(P2pError::Closed),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.open().ok_or_else(|| self.failure())?,
         };
@@ -144,6 +173,8 @@ impl Connection {
                 let (send, recv) = connection.accept_bi().await.map_err(|error| self.describe(&error))?;
                 (RawSend::Quic(send), RawRecv::Quic(recv))
             }
+            #[cfg(unix)]
+            Link::Socket(_) => return Err(P2pError::Closed),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.accept().await.ok_or_else(|| self.failure())?,
         };
@@ -154,6 +185,8 @@ impl Connection {
     pub fn close(&self, reason: CloseReason) {
         match &self.0.link {
             Link::Quic(connection) => connection.close(VarInt::from_u32(reason.code), reason.text.as_bytes()),
+            #[cfg(unix)]
+            Link::Socket(link) => link.close(&reason),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.close(reason),
         }
@@ -163,6 +196,8 @@ impl Connection {
     pub async fn closed(&self) -> CloseReason {
         match &self.0.link {
             Link::Quic(connection) => CloseReason::of(&connection.closed().await),
+            #[cfg(unix)]
+            Link::Socket(link) => link.closed().await,
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.closed().await,
         }
@@ -172,6 +207,8 @@ impl Connection {
     pub fn is_closed(&self) -> bool {
         match &self.0.link {
             Link::Quic(connection) => connection.close_reason().is_some(),
+            #[cfg(unix)]
+            Link::Socket(link) => link.close_reason().is_some(),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.close_reason().is_some(),
         }
@@ -193,6 +230,8 @@ impl Connection {
                     rtt: path.rtt(),
                 })
             }
+            #[cfg(unix)]
+            Link::Socket(link) => link.path(),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => PathView { address: "memory".to_owned(), relayed: false, rtt: link.rtt() },
         }
@@ -227,6 +266,8 @@ impl Connection {
                 Some(error) => self.describe(&error),
                 None => P2pError::lost("its streams ended"),
             },
+            #[cfg(unix)]
+            Link::Socket(link) => link.failure(self.0.peer),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => match link.close_reason() {
                 Some(reason) if reason.code == CLOSE_NOT_ADMITTED => {
@@ -235,6 +276,25 @@ impl Connection {
                 Some(reason) => P2pError::Lost { reason: reason.text },
                 None => P2pError::lost("its streams ended"),
             },
+        }
+    }
+
+    /// Says whether the connection ended without anybody wanting it: then a stream may go on over another one.
+    pub(super) fn is_lost(&self) -> bool {
+        match &self.0.link {
+            Link::Quic(connection) => match connection.close_reason() {
+                Some(
+                    ConnectionError::ApplicationClosed(_)
+                    | ConnectionError::LocallyClosed
+                    | ConnectionError::VersionMismatch,
+                )
+                | None => false,
+                Some(error) => matches!(self.describe(&error), P2pError::Lost { .. }),
+            },
+            #[cfg(unix)]
+            Link::Socket(link) => link.is_lost(),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.is_lost(),
         }
     }
 
@@ -303,6 +363,11 @@ impl CloseReason {
 }
 
 impl PathView {
+    /// The way of this device to itself.
+    pub(crate) fn here() -> Self {
+        Self { address: "this device".to_owned(), relayed: false, rtt: Duration::ZERO }
+    }
+
     fn unknown() -> Self {
         Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
     }

@@ -14,10 +14,13 @@ pub mod memory;
 mod options;
 mod pool;
 mod raw;
+#[cfg(unix)]
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connection::WeakConnection;
 pub use connection::{CloseReason, Connection, Counters, PathView};
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::default_relays;
@@ -26,4 +29,6 @@ pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,
 };
 pub use pool::{ConnectionView, Pool};
+#[cfg(unix)]
+pub use socket::{BridgeEnd, bridge};
 pub use stream::{Channel, Incoming, Stream, StreamReceiver, StreamSender};

@@ -13,4 +13,5 @@ mod limits;
 mod many;
 mod ports;
 mod revoking;
+mod services;
 mod shutdown;

@@ -6,6 +6,7 @@
 mod pipe;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -95,6 +96,7 @@ impl Network {
             lock(&self.0).links.iter().filter_map(std::sync::Weak::upgrade).collect();
         for session in sessions.iter().filter(|session| session.pair == pair(a, b)) {
             let text = "the peer did not answer any more".to_owned();
+            session.lost.store(true, Ordering::Release);
             session.close(&self.0, CloseReason { code: CLOSE_NORMAL, text });
         }
     }
@@ -191,8 +193,12 @@ impl Node {
         };
         let (to_peer, from_us) = mpsc::unbounded_channel();
         let (to_us, from_peer) = mpsc::unbounded_channel();
-        let session =
-            Arc::new(Session { pair: pair(self.id, peer), closed: Mutex::new(None), notify: Notify::new() });
+        let session = Arc::new(Session {
+            pair: pair(self.id, peer),
+            closed: Mutex::new(None),
+            lost: AtomicBool::new(false),
+            notify: Notify::new(),
+        });
         lock(world).links.push(Arc::downgrade(&session));
         let link =
             |me: Id52, open: mpsc::UnboundedSender<Pipes>, incoming: mpsc::UnboundedReceiver<Pipes>| Link {
@@ -236,6 +242,8 @@ impl Node {
 struct Session {
     pair: (Id52, Id52),
     closed: Mutex<Option<CloseReason>>,
+    /// Nobody closed it.
+    lost: AtomicBool,
     notify: Notify,
 }
 
@@ -311,6 +319,10 @@ impl Link {
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {
         self.session.reason()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.session.lost.load(Ordering::Acquire)
     }
 
     pub(super) fn rtt(&self) -> Duration {

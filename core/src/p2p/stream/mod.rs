@@ -13,6 +13,7 @@
 //! Lock order: `reader`, then `queue`, then `out`.
 
 mod credit;
+mod detach;
 mod outgoing;
 mod reader;
 mod receiver;
@@ -84,6 +85,18 @@ impl Stream {
             out: Mutex::new(Outgoing::new(send)),
         });
         Self { sender: StreamSender::new(shared.clone()), receiver: StreamReceiver::new(shared) }
+    }
+}
+
+impl Stream {
+    /// What the stream travels on, without keeping it open.
+    pub(crate) fn weak_connection(&self) -> super::WeakConnection {
+        self.sender.connection().downgrade()
+    }
+
+    /// How its bytes travel now; `None` where this process does not know.
+    pub fn path(&self) -> Option<super::PathView> {
+        Some(self.sender.path())
     }
 }
 

@@ -280,6 +280,20 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Gives the raw half away and ends.
+    pub(super) fn detach(&mut self) -> RawSend {
+        self.raw_finished = true;
+        self.fail(P2pError::Ended);
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+        std::mem::replace(&mut self.raw, RawSend::Detached)
+    }
+
+    pub(super) fn take_framed(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.framed)
+    }
+
     /// Resets this direction of the QUIC stream: the peer learns it even if it reads nothing.
     pub(super) fn reset_raw(&mut self, code: u32) {
         self.framed.clear();

@@ -101,6 +101,17 @@ impl Reader {
         }
     }
 
+    /// Says whether nothing was read beyond the last whole frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.body.is_none() && self.skip == 0 && self.buffer.is_empty()
+    }
+
+    /// Gives the raw half away and ends.
+    pub(super) fn detach(&mut self) -> RawRecv {
+        self.done = true;
+        std::mem::replace(&mut self.raw, RawRecv::Detached)
+    }
+
     pub(super) fn stop(&mut self, code: u32) {
         self.raw.stop(code);
         self.done = true;
@@ -331,7 +342,7 @@ impl Shared {
     /// The QUIC stream is read to its end.
     fn finished(self: &Arc<Self>, reader: &mut Reader) {
         reader.done = true;
-        let whole = reader.body.is_none() && reader.skip == 0 && reader.buffer.is_empty();
+        let whole = reader.is_between_frames();
         let complete = lock(&self.queue).is_complete();
         let reason = if whole { "it ended without saying so" } else { "it ended within a frame" };
         if complete {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::outgoing::Outgoing;
 use super::{Channel, Shared, lock};
+use crate::p2p::connection::Connection;
 use crate::p2p::error::{P2pError, stream_code};
 
 /// Sends messages and bytes.
@@ -18,12 +19,16 @@ use crate::p2p::error::{P2pError, stream_code};
 /// keep. Dropped without [`StreamSender::finish`], it tells the peer that what came is not all.
 #[derive(Debug)]
 pub struct StreamSender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl StreamSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.shared.connection
     }
 
     /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken
@@ -98,8 +103,13 @@ impl StreamSender {
         })
         .await?;
         let acknowledged = {
-            let out = lock(&self.shared.out);
-            out.is_finished().then(|| out.raw.acknowledged())
+            let mut out = lock(&self.shared.out);
+            out.is_finished().then(|| {
+                if out.raw.acknowledges_by_reading() {
+                    self.shared.drive(&mut out);
+                }
+                out.raw.acknowledged()
+            })
         };
         match acknowledged {
             None => Ok(()),
@@ -138,6 +148,10 @@ impl StreamSender {
         let mut out = lock(&self.shared.out);
         out.abort(code);
         self.shared.flush(&mut out);
+    }
+
+    pub(super) fn path(&self) -> crate::p2p::PathView {
+        self.shared.connection.path()
     }
 
     /// Returns how many bytes were accepted on a channel since the stream began.

@@ -2,6 +2,8 @@
 
 mod endpoints;
 mod hostile;
+#[cfg(unix)]
+mod sockets;
 mod streams;
 
 use std::net::SocketAddr;

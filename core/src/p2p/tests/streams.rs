@@ -17,7 +17,7 @@ async fn stream(ours: &Connection, theirs: &Connection) -> (Stream, Stream) {
 }
 
 /// Takes a channel to its end.
-async fn drain(receiver: &mut StreamReceiver, channel: Channel) -> Result<Vec<u8>, P2pError> {
+pub(super) async fn drain(receiver: &mut StreamReceiver, channel: Channel) -> Result<Vec<u8>, P2pError> {
     let mut all = Vec::new();
     while let Some(bytes) = receiver.data(channel).await? {
         all.extend_from_slice(&bytes);
@@ -25,7 +25,7 @@ async fn drain(receiver: &mut StreamReceiver, channel: Channel) -> Result<Vec<u8
     Ok(all)
 }
 
-fn pattern(length: usize, seed: usize) -> Bytes {
+pub(super) fn pattern(length: usize, seed: usize) -> Bytes {
     (0..length).map(|n| ((n * 31 + seed * 7) % 251) as u8).collect::<Vec<u8>>().into()
 }
 

@@ -4,6 +4,7 @@ mod doctor;
 mod many;
 mod ping;
 mod request;
+mod session;
 mod view;
 
 pub use doctor::{DoctorView, Finding, Severity};
@@ -14,8 +15,9 @@ pub use request::{
     ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRequest, OpenRules, RunRequest,
     SingleWord,
 };
+pub use session::{AttachRequest, SessionRequest, SessionView, SessionsView};
 pub use view::{
-    ApiReply, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView, ListenView,
-    MachineSyncView, MachineView, NewInviteView, OpenedView, Place, RescanView, RoleView, SCHEMA, StatusView,
-    SyncView,
+    ApiReply, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView, FailedView, InfoView,
+    InviteView, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place,
+    RescanView, RoleView, SCHEMA, ServiceView, StatusView, SyncView,
 };
