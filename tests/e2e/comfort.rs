@@ -217,6 +217,7 @@ fn an_alias_s_words_stand_before_what_was_typed() {
     let cluster = open_cluster(&net);
     let laptop = cluster.home("laptop");
     laptop.add_to_malai_toml("[aliases]\nweb = \"web01.company\"\nlist = \"web01.company printf [%s]\"\n");
+    laptop.malai(["rescan"]).ok();
     assert_eq!(laptop.malai(["web", "printf", "<%s>", "-f", "x"]).ok().text(), "<-f><x>");
     assert_eq!(laptop.malai(["list", "-f", "a b"]).ok().text(), "[-f][a b]");
     assert_eq!(laptop.malai(["run", "web", "--", "echo", "hi"]).ok().text(), "web01.company | hi");

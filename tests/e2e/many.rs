@@ -43,9 +43,12 @@ fn twenty_machines_some_dead_some_unwilling_some_hostile() {
         cluster.member(name).daemon.take().expect("runs").kill();
     }
     // On one machine output that would do harm, in whatever it is shown by; on another a failure.
-    let script = "if mkdir hostile 2>/dev/null; then printf '\\033]0;x\\007\\033[2J\\n\\377\\376\\n'; \
-        head -c 1000000 /dev/zero | tr '\\0' x; printf '\\nno end' >&2; exit 3; fi; echo fine";
-    let output = laptop.malai(["run", "web*.company", "@few.company", "--", "sh", "-c", script]).exits(1);
+    let script = format!(
+        "if mkdir {} 2>/dev/null; then printf '\\033]0;x\\007\\033[2J\\n\\377\\376\\n'; \
+         head -c 1000000 /dev/zero | tr '\\0' x; printf '\\nno end' >&2; exit 3; fi; echo fine",
+        net.path().join("hostile").display()
+    );
+    let output = laptop.malai(["run", "web*.company", "@few.company", "--", "sh", "-c", &script]).exits(1);
     let shown = String::from_utf8(output.stdout.clone()).expect("what is shown is text");
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "nothing acts on the terminal");
     assert!(
