@@ -19,6 +19,8 @@ pub(crate) struct Env {
     pub(crate) notify_socket: Option<std::ffi::OsString>,
     /// `TERM`, `LANG` and `LC_*`, for remote commands.
     pub(crate) locale: BTreeMap<String, String>,
+    /// Whether stderr is a terminal.
+    pub(crate) stderr_is_terminal: bool,
     /// Colours on stderr are welcome.
     pub(crate) colour: bool,
 }
@@ -37,9 +39,17 @@ impl Env {
             runtime_dir: path("XDG_RUNTIME_DIR"),
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             locale,
+            stderr_is_terminal: std::io::stderr().is_terminal(),
             colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
                 && std::io::stderr().is_terminal(),
         }
+    }
+
+    /// The words of a copy, if this process was started as the program at the other end of one.
+    pub(crate) fn copy_words(&self) -> Option<Vec<std::ffi::OsString>> {
+        let mut words = std::env::args_os();
+        let name = PathBuf::from(words.next()?);
+        (name.file_name()? == malai_core::api::COPY_PROGRAM).then(|| words.collect())
     }
 
     /// The home: `--home`, `MALAI_HOME`, else the platform's place for application data.

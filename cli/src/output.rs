@@ -60,6 +60,11 @@ impl Output {
         _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
+    /// Puts a text in the place of the terminal's last line, on stderr, which must be a terminal.
+    pub(crate) fn replace_line(&self, text: &str) {
+        _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
+    }
+
     /// Shows findings about files, on stderr.
     pub(crate) fn diagnostics(&self, diagnostics: &[Diagnostic]) {
         for diagnostic in diagnostics {

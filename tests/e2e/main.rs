@@ -5,6 +5,7 @@
 mod clusters;
 mod commands;
 mod configs;
+mod copies;
 mod crashes;
 mod daemons;
 mod hostile;

@@ -21,6 +21,7 @@ Examples:
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
   malai web01.company                                open a shell there (-t: a program under a terminal)
+  malai cp -r site web01.company:/srv/               copy files and trees, either way
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
 Options of malai stand before the address; everything after it belongs to the program.
@@ -75,6 +76,16 @@ pub(crate) enum Command {
     /// List or end your sessions on a machine
     #[command(after_help = SESSIONS_HELP)]
     Sessions(SessionsArgs),
+    /// Copy files and trees to, from or between machines
+    #[command(after_help = CP_HELP)]
+    Cp(CpArgs),
+    /// The other end of `malai cp`, on stdin and stdout
+    #[command(hide = true, name = "malai-cp")]
+    CopyEnd {
+        /// What to send or receive
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Take requests, hand out and receive configs, in the background
     #[command(visible_alias = "d", after_help = DAEMON_HELP)]
     Daemon(DaemonArgs),
@@ -128,6 +139,23 @@ pub(crate) enum Command {
     #[command(external_subcommand)]
     Address(Vec<String>),
 }
+
+const CP_HELP: &str = "\
+A place is a local path, or address:path; paths on machines are relative to the home of the user that commands run as. A \
+local path with a colon is written ./a:b.
+
+Trees need no option. Modes, times and symbolic links are kept; owners, hard links and set-user bits are not. Files that \
+are the same (size and time) are not sent again. A copy that was interrupted goes on where it stopped when it is run \
+again, and until a file is whole the old one stays. The right needed on each machine is that to a command `malai-cp`.
+
+Examples:
+  malai cp site.tar web01.company:/srv/             a file into a directory
+  malai cp src notes.txt web01.company:             several, into the home
+  malai cp web01.company:/var/log/nginx logs        a tree, the other way
+  malai cp db01.company:/backup web01.company:/b    from machine to machine, through this one
+  malai cp --delete site/. web01.company:/srv/site  make /srv/site equal to site
+
+Exit status: 0 all copied, 1 something could not be, 2 wrong usage, 255 malai itself failed or was refused.";
 
 const DAEMON_HELP: &str = "\
 Everything is loaded and validated before it goes to the background; if something is wrong, all of it is listed and \
@@ -221,6 +249,34 @@ pub(crate) struct ExecArgs {
         value_name = "ADDRESS PROGRAM"
     )]
     pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CpArgs {
+    /// What to copy, then where to
+    #[arg(required = true, num_args = 2.., value_name = "SOURCE")]
+    pub(crate) paths: Vec<std::ffi::OsString>,
+    /// Delete at the destination what the source does not have, in the tree that is copied
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Compare by content, not by size and time
+    #[arg(short, long)]
+    pub(crate) checksum: bool,
+    /// Copy what symbolic links lead to, not the links
+    #[arg(short = 'L', long)]
+    pub(crate) follow: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// What is done anyway
+    #[arg(short = 'r', short_alias = 'R', long = "recursive", hide = true)]
+    pub(crate) recursive: bool,
+    /// What is done anyway
+    #[arg(short = 'p', long = "preserve", hide = true)]
+    pub(crate) preserve: bool,
+    /// What is done anyway
+    #[arg(short = 'a', long = "archive", hide = true)]
+    pub(crate) archive: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -14,7 +14,7 @@ use super::{Context, Outcome, session};
 use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::pipes;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -110,18 +110,6 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
             // Stdout takes nothing more: the thread says why.
             return Ok(writer.finish().await?.unwrap_or(BROKEN_PIPE));
         }
-    }
-}
-
-pub(super) fn number(signal: Signal) -> u8 {
-    match signal {
-        Signal::Hup => 1,
-        Signal::Int => 2,
-        Signal::Quit => 3,
-        Signal::Kill => 9,
-        Signal::Usr1 => 10,
-        Signal::Usr2 => 12,
-        Signal::Term => 15,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A subcommand a file. Each parses nothing and decides nothing: it asks `malai_core::api` and shows the answer.
 
 mod cluster;
+mod cp;
 mod daemon;
 mod exec;
 mod keygen;
@@ -12,6 +13,7 @@ mod show;
 mod ssh_config;
 mod stdio;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use malai_core::api::{Client, ClientOptions};
@@ -39,6 +41,7 @@ pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
         args.command,
         Command::Exec(_) | Command::Shell(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_)
     );
+    let copies = matches!(args.command, Command::Cp(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
@@ -49,6 +52,7 @@ pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
         Err(failure) => {
             context.output.failure(&failure, context.global.json);
             match (remote_status, failure.code) {
+                (_, code) if copies => cp::status(code),
                 (true, _) => failure.status(),
                 (false, malai_core::model::code::ErrorCode::Usage) => USAGE,
                 (false, _) => FAILED,
@@ -71,6 +75,8 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
         Command::Address(words) => block_on(exec::exec(context, &words, &session)),
         Command::Shell(args) => block_on(session::shell(context, args)),
         Command::Sessions(args) => block_on(session::sessions(context, args)),
+        Command::Cp(args) => block_on(cp::cp(context, &args)),
+        Command::CopyEnd { words } => Ok(cp::serve(&context.output, &words)),
         Command::Stdio(args) => block_on(stdio::stdio(context, &args.address)),
         Command::SshConfig(args) => block_on(ssh_config::ssh_config(context, args.cluster)),
         Command::Rsh(args) => block_on(rsh::rsh(context, &args.words)),
@@ -85,6 +91,11 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
         Command::Info => block_on(show::info(context)),
         Command::Status => block_on(show::status(context)),
     }
+}
+
+/// Serves one copy, under the name that rules know it by.
+pub(crate) fn serve_copy(output: &Output, words: &[OsString]) -> ExitCode {
+    ExitCode::from(cp::serve(output, words))
 }
 
 /// Runs one subcommand on a runtime of its own. One thread starts fastest, which is what a short command feels.

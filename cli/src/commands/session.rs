@@ -7,7 +7,7 @@ use super::{Context, Outcome};
 use crate::args::{SessionOptions, SessionsArgs, ShellArgs};
 use crate::error::Failure;
 use crate::output::DONE;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 use crate::terminal::{self, Place};
 use crate::view;
 
@@ -116,7 +116,7 @@ async fn attend(
         // Nothing is shown yet: give up as any program would.
         signal = signals.next() => {
             client.close().await;
-            return Ok(128 + terminal::signal_number(signal));
+            return Ok(128 + number(signal));
         }
     };
     let outcome = match attached {

@@ -7,12 +7,12 @@ use malai_core::api::{Client, ServiceConnection, ServiceInput, ServiceOutput};
 use malai_core::task::Scope;
 use tokio::sync::{mpsc, oneshot};
 
-use super::exec::{BROKEN_PIPE, number};
+use super::exec::BROKEN_PIPE;
 use super::{Context, Outcome};
 use crate::error::Failure;
 use crate::output::DONE;
 use crate::pipes;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 
 /// How many blocks may wait for a slow pipe.
 const WAITING_BLOCKS: usize = 4;

@@ -3,6 +3,8 @@
 //! Underneath is either a node in this process or the daemon's socket; the operations and their answers are the same.
 
 mod client;
+#[cfg(unix)]
+mod copy;
 mod handler;
 mod route;
 mod sessions;
@@ -10,20 +12,28 @@ mod sessions;
 mod socket;
 
 pub use client::{Client, ClientOptions};
+#[cfg(unix)]
+pub use copy::{CopyPlace, CopyRequest};
 #[cfg(all(feature = "daemon", unix))]
 pub(crate) use handler::failed;
 pub use handler::handle;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, AttachRequest, CarriedView, ClusterView, ConnectionView, CreateInviteRequest,
-    FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, ListenView, MachineSyncView,
-    MachineView, NewInviteView, OpenRequest, OpenRules, OpenedView, Place, RescanView, RoleView, RunRequest,
-    SCHEMA, ServiceView, SessionRequest, SessionView, SessionsView, SingleWord, StatusView, SyncView,
+    ApiReply, ApiRequest, AttachRequest, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView,
+    CreateInviteRequest, FailedView, InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView,
+    ListenView, MachineSyncView, MachineView, NewInviteView, OpenRequest, OpenRules, OpenedView, Place,
+    RescanView, RoleView, RunRequest, SCHEMA, ServiceView, SessionRequest, SessionView, SessionsView,
+    SingleWord, StatusView, SyncView,
 };
 pub use route::{Opened, Route};
 pub use sessions::AttachedSession;
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::{LINE_LIMIT, Line, LineProblem, read_line};
 
+#[cfg(unix)]
+pub use crate::exec::copy::{
+    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, Extraneous, Links, PROGRAM as COPY_PROGRAM,
+    serve_copy,
+};
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
 pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};
 pub use crate::terminal::{

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use malai_model::acl::{
-    Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, authorize_under,
+    Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, Shell, authorize_under,
 };
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
@@ -237,6 +237,18 @@ impl LoadedCluster {
             return Err(RunDenied::NoRules);
         };
         authorize_under(policy, ceilings, caller, own, action).map_err(RunDenied::Rules)
+    }
+
+    /// Decides whether a caller may open a shell on this device.
+    ///
+    /// # Errors
+    /// As [`Self::authorize_run`].
+    pub fn authorize_shell(
+        &self,
+        caller: &Id52,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<Shell>, RunDenied> {
+        self.authorize(caller, Shell, ceilings)
     }
 
     /// Finds a machine to dial.

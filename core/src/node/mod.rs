@@ -15,6 +15,8 @@ mod outbound;
 mod peers;
 mod serve;
 mod services;
+#[cfg(all(feature = "host", unix))]
+mod sessions;
 mod view;
 mod work;
 
@@ -99,6 +101,11 @@ pub(crate) struct Inner {
     started: jiff::Timestamp,
     #[cfg(all(feature = "host", unix))]
     exec: crate::exec::ExecTarget,
+    /// The sessions that live here; a node that only dials has none.
+    #[cfg(all(feature = "host", unix))]
+    sessions: std::sync::OnceLock<crate::terminal::Sessions>,
+    #[cfg(all(feature = "host", unix))]
+    opening: sessions::Opening,
 }
 
 impl Node {
@@ -136,6 +143,10 @@ impl Node {
                 started,
                 #[cfg(all(feature = "host", unix))]
                 exec,
+                #[cfg(all(feature = "host", unix))]
+                sessions: std::sync::OnceLock::new(),
+                #[cfg(all(feature = "host", unix))]
+                opening: sessions::Opening::default(),
             }),
         };
         if mode == Mode::Serve {

@@ -22,9 +22,13 @@ mod life;
 #[cfg(all(feature = "host", unix))]
 mod protocol;
 #[cfg(all(feature = "host", unix))]
+mod recent;
+#[cfg(all(feature = "host", unix))]
 mod record;
 #[cfg(all(feature = "host", unix))]
 mod registry;
+#[cfg(all(feature = "host", unix))]
+mod screen;
 #[cfg(all(feature = "host", unix))]
 mod socket;
 #[cfg(all(feature = "host", unix))]
@@ -48,5 +52,7 @@ pub use protocol::EndReason;
 pub use record::{SessionAsk, SessionEffect, SessionProcess, SessionRecord};
 #[cfg(all(feature = "host", unix))]
 pub use registry::Sessions;
+#[cfg(all(feature = "host", unix))]
+pub use screen::{History, Screen};
 #[cfg(all(feature = "host", unix))]
 pub use target::{SessionOutcome, serve};

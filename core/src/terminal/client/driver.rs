@@ -266,13 +266,14 @@ fn jittered(pause: Duration) -> Duration {
 pub(super) async fn ask_once(
     stream: Stream,
     request: &Request,
+    within: Duration,
 ) -> Result<(StreamSender, StreamReceiver, Notice), AttachError> {
     let Stream { sender, mut receiver } = stream;
     let answer = async {
         sender.send_message(request).await?;
         receiver.message::<Notice>().await
     };
-    let answer = tokio::time::timeout(timeouts::REPLY, answer).await;
+    let answer = tokio::time::timeout(within, answer).await;
     match answer.map_err(|_| AttachError::Unanswered)?? {
         Some(Notice::Failed(error)) => Err(AttachError::Remote(error)),
         Some(notice) => Ok((sender, receiver, notice)),

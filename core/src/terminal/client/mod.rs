@@ -186,7 +186,7 @@ impl SessionClient {
     /// What the machine refused it for, or what the connection failed with.
     pub async fn start_detached(stream: Stream, mut request: OpenSession) -> Result<SessionId, AttachError> {
         request.client = None;
-        match driver::ask_once(stream, &Request::OpenSession(request)).await? {
+        match driver::ask_once(stream, &Request::OpenSession(request), timeouts::REPLY).await? {
             (_, _, Notice::Opened { session }) => Ok(session),
             _ => Err(AttachError::OutOfTurn("not which session it started")),
         }
@@ -197,7 +197,8 @@ impl SessionClient {
     /// # Errors
     /// What the machine refused it for, or what the connection failed with.
     pub async fn list(stream: Stream) -> Result<Vec<SessionInfo>, AttachError> {
-        let (_sender, mut receiver, mut notice) = driver::ask_once(stream, &Request::ListSessions {}).await?;
+        let (_sender, mut receiver, mut notice) =
+            driver::ask_once(stream, &Request::ListSessions {}, timeouts::REPLY).await?;
         let mut all = Vec::new();
         loop {
             let Notice::Sessions { sessions, more } = notice else {
@@ -219,7 +220,9 @@ impl SessionClient {
     /// # Errors
     /// When there is no such session, or what the connection failed with.
     pub async fn end(stream: Stream, session: SessionId) -> Result<CommandEnd, AttachError> {
-        let (_, _, notice) = driver::ask_once(stream, &Request::EndSession { session }).await?;
+        // Its programs have their time to heed it.
+        let within = timeouts::HANGUP_GRACE + timeouts::REPLY;
+        let (_, _, notice) = driver::ask_once(stream, &Request::EndSession { session }, within).await?;
         driver::ended(notice)
     }
 }

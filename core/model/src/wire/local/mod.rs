@@ -10,7 +10,7 @@ pub use request::{
 };
 pub use session::{AttachRequest, SessionRequest, SessionView, SessionsView};
 pub use view::{
-    ApiReply, CarriedView, ClusterView, ConnectionView, FailedView, InfoView, InviteView, JoinedView,
-    ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place, RescanView, RoleView, SCHEMA,
-    ServiceView, StatusView, SyncView,
+    ApiReply, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView, FailedView, InfoView,
+    InviteView, JoinedView, ListenView, MachineSyncView, MachineView, NewInviteView, OpenedView, Place,
+    RescanView, RoleView, SCHEMA, ServiceView, StatusView, SyncView,
 };
