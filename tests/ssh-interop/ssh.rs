@@ -41,6 +41,18 @@ fn ssh_runs_through_a_machines_service() {
     run(&["-S", &socket, "-O", "exit", "web01.company"]).run().ok();
     master.wait(SOON);
 
+    // A path that a shell and ssh would each take apart.
+    let odd = rig.path("it's 50% $HOME %h");
+    std::os::unix::fs::symlink(rig.laptop().path(), &odd).expect("a link");
+    let words = ["--home".as_ref(), odd.as_os_str(), "ssh-config".as_ref()];
+    let hosts = rig.laptop().command(words).run().ok().text().to_owned();
+    assert!(hosts.contains("50%%"), "{hosts}");
+    let own = std::fs::read_to_string(&config).expect("a configuration");
+    rig.write("odd_hosts.conf", hosts);
+    let own = own.replace("/hosts.conf", "/odd_hosts.conf");
+    let odd_config = rig.write("odd_config", own).display().to_string();
+    tool(rig.laptop(), &ssh, ["-F", &odd_config, "web01.company", "true"]).run().ok();
+
     // Who has no right to the service gets nothing, and sshd hears of nothing.
     let before = server.connections();
     let guests = guests_config(&rig, &config);
@@ -59,9 +71,9 @@ fn stdio_ends_each_direction_for_itself_and_says_what_failed() {
     let service = TcpListener::bind("127.0.0.1:0").expect("binds");
     let port = service.local_addr().expect("an address").port();
     let rules = format!(
-        "[service.echo]\nmachine = \"web01\"\nprotocol = \"tcp\"\nport = {port}\nallow_from = \"laptop\"\n"
+        "[service.echo]\nmachine = \"web01\"\nprotocol = \"tcp\"\nport = {port}\nallow_from = \"laptop, web01\"\n"
     );
-    let rig = Rig::new(&rules);
+    let mut rig = Rig::new(&rules);
     // The caller ends first.
     let running = rig.laptop().command(["stdio", "echo.company"]).stdin("question").spawn();
     let (mut tcp, _) = service.accept().expect("malai connects");
@@ -84,6 +96,17 @@ fn stdio_ends_each_direction_for_itself_and_says_what_failed() {
     tcp.read_to_string(&mut heard).expect("reads to the end");
     drop(tcp);
     assert_eq!((heard.as_str(), running.wait(SOON).ok().text()), ("one more", "bye"));
+    // Without a daemon, and from the hosting machine itself.
+    rig.cluster.member("laptop").stop();
+    for name in ["laptop", "web01"] {
+        let running = rig.cluster.home(name).command(["stdio", "echo.company"]).stdin("question").spawn();
+        let (mut tcp, _) = service.accept().expect("malai connects");
+        let mut heard = String::new();
+        tcp.read_to_string(&mut heard).expect("reads to the end");
+        tcp.write_all(heard.as_bytes()).expect("writes");
+        drop(tcp);
+        assert_eq!(running.wait(SOON).ok().text(), "question", "{name}");
+    }
     // Nobody there, no right, no such thing: 255 and one line each.
     drop(service);
     rig.laptop().malai(["--json", "stdio", "echo.company"]).exits(255).fails_with("service.unreachable");
