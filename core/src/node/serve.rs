@@ -130,6 +130,8 @@ impl Node {
         let Asker { peer, from, .. } = asker;
         match request {
             Request::Ping {} => {
+                // Whoever hears the answer may ask for more at once: this counts no longer.
+                drop(ticket);
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,

@@ -8,6 +8,7 @@ mod connection;
 mod discovery;
 mod endpoint;
 mod error;
+mod health;
 mod hooks;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;

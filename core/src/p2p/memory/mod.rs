@@ -101,6 +101,16 @@ impl Network {
         }
     }
 
+    /// Lets nothing pass any more on the connections that are open between two, and tells nobody; new ones work. So it is
+    /// for whoever was connected to a process that was killed and started anew.
+    pub fn silence(&self, a: Id52, b: Id52) {
+        let sessions: Vec<Arc<Session>> =
+            lock(&self.0).links.iter().filter_map(std::sync::Weak::upgrade).collect();
+        for session in sessions.iter().filter(|session| session.pair == pair(a, b)) {
+            session.silent.store(true, Ordering::Release);
+        }
+    }
+
     /// Makes every byte take so long, one way.
     pub fn delay(&self, by: Duration) {
         lock(&self.0).delay = by;
@@ -194,6 +204,7 @@ impl Node {
         let (to_peer, from_us) = mpsc::unbounded_channel();
         let (to_us, from_peer) = mpsc::unbounded_channel();
         let session = Arc::new(Session {
+            silent: AtomicBool::new(false),
             pair: pair(self.id, peer),
             closed: Mutex::new(None),
             lost: AtomicBool::new(false),
@@ -241,6 +252,8 @@ impl Node {
 #[derive(Debug)]
 struct Session {
     pair: (Id52, Id52),
+    /// Nothing passes.
+    silent: AtomicBool,
     closed: Mutex<Option<CloseReason>>,
     /// Nobody closed it.
     lost: AtomicBool,
@@ -252,6 +265,10 @@ impl Session {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.notify.notify_waiters();
         lock(world).wake();
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
     }
 
     fn reason(&self) -> Option<CloseReason> {
