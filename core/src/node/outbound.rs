@@ -12,7 +12,9 @@ use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Protocol, Serve};
+use crate::p2p::{
+    self, Connection, Endpoint, EndpointOptions, P2pError, Pool, Protocol, Redial, Redialling, Serve,
+};
 use malai_model::wire::local::{RunRequest, SingleWord};
 
 impl Node {
@@ -88,6 +90,16 @@ impl Node {
         Ok(connection)
     }
 
+    /// Says how a peer is reached again for a stream that lost its connection.
+    pub(crate) fn redial(&self, member: &Arc<Member>, peer: &Id52, addresses: &[String]) -> Arc<dyn Redial> {
+        Arc::new(PeerRedial {
+            node: self.clone(),
+            member: Arc::clone(member),
+            peer: *peer,
+            addresses: addresses.to_vec(),
+        })
+    }
+
     /// Resolves an address and runs a program there: on another machine over the network, on this device at once.
     ///
     /// # Errors
@@ -104,7 +116,8 @@ impl Node {
         let started = async {
             let connection = self.connect(&member, &target.id52, &target.addresses).await?;
             let stream = connection.open_stream().await?;
-            Ok(RunningCommand::start(stream, exec).await?)
+            let redial = self.redial(&member, &target.id52, &target.addresses);
+            Ok(RunningCommand::start_resumable(stream, exec, redial, &member.scope).await?)
         };
         started.await.map_err(|error| match error {
             // The user knows a name, not an id52. That a peer admits nobody of this identity shows at the first answer.
@@ -237,5 +250,27 @@ fn have(loaded: &LoadedCluster) -> Option<ConfigHave> {
             digest: malai_model::config::text_digest(text),
         }),
         Rules::Master { .. } | Rules::Absent => None,
+    }
+}
+
+/// Reaches a peer again as it was reached first.
+struct PeerRedial {
+    node: Node,
+    member: Arc<Member>,
+    peer: Id52,
+    addresses: Vec<String>,
+}
+
+impl Redial for PeerRedial {
+    fn redial(&self) -> Redialling {
+        let (node, member) = (self.node.clone(), Arc::clone(&self.member));
+        let (peer, addresses) = (self.peer, self.addresses.clone());
+        Box::pin(async move {
+            match node.connect(&member, &peer, &addresses).await {
+                Ok(connection) => connection.open_stream().await,
+                Err(NodeError::Network(error)) => Err(error),
+                Err(error) => Err(P2pError::Lost { reason: error.to_string() }),
+            }
+        })
     }
 }

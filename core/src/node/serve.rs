@@ -11,7 +11,7 @@ use malai_model::id::Id52;
 use malai_model::name::MachineName;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::Ticket;
+use super::work::{Room, Ticket};
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::RunDenied;
@@ -72,10 +72,14 @@ impl Node {
                 turn_away(stream, stream_code::REVOKED);
                 continue;
             }
-            let ticket = self.inner.work.enter(&member.loaded(), peer);
             // While the last commands run on, the manager is still heard: it may take their right away.
             let heard = member.is_accepting() || cluster::is_manager(&member.loaded(), &peer);
-            let Some(ticket) = ticket.filter(|_| heard) else {
+            let enter =
+                |room| self.inner.work.enter(&member.loaded(), peer, room).map(|ticket| (ticket, room));
+            let entered = heard.then(|| enter(Room::ForAnything)).flatten();
+            // Whoever has all that it may have open, and lost its connection, must be able to go on with it.
+            let resumes = || member.resumables.has(&peer).then(|| enter(Room::ForResuming)).flatten();
+            let Some((ticket, room)) = entered.or_else(resumes) else {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
                 turn_away(stream, stream_code::BUSY);
                 continue;
@@ -84,7 +88,7 @@ impl Node {
             let scope = member.scope.clone();
             let from = connection.remote_address();
             scope.spawn("request", async move {
-                node.serve_stream(&member, Asker { peer, from }, stream, ticket).await
+                node.serve_stream(&member, Asker { peer, from, room }, stream, ticket).await
             });
         }
     }
@@ -122,8 +126,20 @@ impl Node {
         request: Request,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
-        let Asker { peer, from } = asker;
+        let Asker { peer, from, room } = asker;
         match request {
+            Request::Resume(resume) => {
+                // Its own ticket stands for the right to it: while that is open, nobody took the right away.
+                drop(ticket);
+                member.resumables.resume(&peer, &resume.token, stream, &resume.lanes)?;
+                tracing::info!(cluster = %member.alias(), %peer, "a request goes on over another connection");
+                Ok(())
+            }
+            _ if room == Room::ForResuming => {
+                tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+                turn_away(stream, stream_code::BUSY);
+                Ok(())
+            }
             Request::Ping {} => {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
@@ -192,7 +208,11 @@ impl Node {
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        match self.inner.exec.serve(authorized, &request, &name, stream, revoked).await {
+        let linger = self.device().limits.resume;
+        let kept = request.resume.clone().filter(|_| !linger.is_zero());
+        let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
+        let linger = kept.as_ref().map(|_| linger);
+        match self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await {
             Ok(TargetOutcome::Ended(end)) => {
                 tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
             }
@@ -296,6 +316,7 @@ impl Node {
 struct Asker {
     peer: Id52,
     from: Option<SocketAddr>,
+    room: Room,
 }
 
 /// Why a request was not served to its end; for the log.
