@@ -1,6 +1,7 @@
 //! The target's side of a command: a process, its pipes, and the stream to the caller.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Run};
@@ -49,7 +50,8 @@ impl ExecTarget {
     /// Runs an authorised command to its end, over the caller's stream. `cluster` is what the command is told.
     ///
     /// `revoked` ends it: the right to it was taken away. When the caller is gone the process group gets SIGHUP, and
-    /// SIGKILL a little later.
+    /// SIGKILL a little later. `kept` says for how long the stream outlives its connection, if it does: the caller is
+    /// told.
     ///
     /// # Errors
     /// Of this side: the command could not be started or watched. The caller has been told.
@@ -60,6 +62,7 @@ impl ExecTarget {
         cluster: &str,
         stream: Stream,
         revoked: CancellationToken,
+        kept: Option<Duration>,
     ) -> Result<TargetOutcome, HostError> {
         let Stream { sender, receiver } = stream;
         if revoked.is_cancelled() {
@@ -77,7 +80,8 @@ impl ExecTarget {
         let Process { stdin, stdout, stderr, group } = process;
         let outcome = {
             let talk = async {
-                sender.send_message(&Notice::Started { resume_ms: None }).await?;
+                let resume_ms = kept.map(|linger| u64::try_from(linger.as_millis()).unwrap_or(u64::MAX));
+                sender.send_message(&Notice::Started { resume_ms }).await?;
                 let outputs = async {
                     tokio::try_join!(
                         copy_output(stdout, &sender, Channel::Main),

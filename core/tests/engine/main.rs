@@ -11,5 +11,6 @@ mod harness;
 mod joining;
 mod limits;
 mod ports;
+mod resuming;
 mod revoking;
 mod shutdown;
