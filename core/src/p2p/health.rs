@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::error::P2pError;
 
-/// For so long a connection that was heard of is taken to live. Commands one after the other are spared the question;
-/// to somebody who types one now and then a round trip is nothing.
-const TRUSTED: Duration = Duration::from_millis(250);
+/// For so long, or for three round trips if that is longer, a connection that was heard of is taken to live: commands
+/// one after the other are spared the question, and in less time nobody starts a daemon anew. To somebody who types a
+/// command now and then a round trip is nothing.
+const TRUSTED: Duration = Duration::from_millis(20);
 /// The least and the most time to answer before another connection is tried beside.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -43,7 +44,7 @@ impl Pulse {
             self.heard = self.heard.max(self.looked);
         }
         (self.received, self.looked) = (received, now);
-        now.duration_since(self.heard) <= TRUSTED
+        now.duration_since(self.heard) <= TRUSTED.max(connection.rtt() * 3)
     }
 
     /// Notes that it answered.
