@@ -10,6 +10,8 @@ mod daemons;
 mod hostile;
 mod invites;
 mod refusals;
+mod sessions;
+mod shells;
 mod streams;
 mod users;
 

@@ -18,7 +18,7 @@ Examples:
   malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
-  malai web01.company                                open a shell there (-t: a program under a terminal)
+  malai web01.company                                open a shell on web01
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
 Options of malai stand before the address; everything after it belongs to the program.
