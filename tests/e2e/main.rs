@@ -13,6 +13,8 @@ mod hostile;
 mod invites;
 mod many;
 mod refusals;
+mod sessions;
+mod shells;
 mod socket;
 mod streams;
 mod users;

@@ -178,7 +178,7 @@ impl StreamSender {
     }
 
     pub(super) fn path(&self) -> crate::p2p::PathView {
-        self.shared.connection.path()
+        self.shared.connection().path()
     }
 
     /// Returns how many bytes were accepted on a channel since the stream began.
