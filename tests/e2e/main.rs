@@ -10,6 +10,7 @@ mod daemons;
 mod hostile;
 mod invites;
 mod refusals;
+mod resuming;
 mod streams;
 
 use std::time::Duration;

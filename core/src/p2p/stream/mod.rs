@@ -14,11 +14,13 @@
 
 mod credit;
 mod detach;
+mod lane;
 mod outgoing;
 mod reader;
 mod receiver;
 mod resume;
 mod sender;
+mod suspended;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
