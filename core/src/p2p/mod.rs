@@ -22,7 +22,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{CloseReason, Connection, Counters, PathView};
+pub use connection::{CloseReason, Connection, ConnectionStats, Counters, PathView};
 pub use endpoint::Endpoint;
 pub use error::{P2pError, stream_code};
 pub use options::{
