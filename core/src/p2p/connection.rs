@@ -44,6 +44,24 @@ pub(super) enum Link {
     Memory(memory::Link),
 }
 
+/// A connection that this handle does not keep open.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakConnection(std::sync::Weak<Inner>);
+
+impl WeakConnection {
+    /// Says whether somebody else still has the connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Closes the connection in good order, if somebody still has it.
+    pub(crate) fn close(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Connection(inner).close(CloseReason::normal());
+        }
+    }
+}
+
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason {
@@ -143,6 +161,10 @@ impl Connection {
         counters: Arc<Counters>,
     ) -> Self {
         Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams: AtomicU64::new(0) }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
     }
 
     /// Returns who the peer is: it proved it.
@@ -282,6 +304,17 @@ impl Connection {
         self.path().address.parse().ok()
     }
 
+    /// Packets that came, as far as the transport counts them: more of them is a sign of life.
+    pub(super) fn received(&self) -> u64 {
+        match &self.0.link {
+            Link::Quic(connection) => connection.stats().udp_rx.datagrams,
+            #[cfg(unix)]
+            Link::Socket(_) => 0,
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => 0,
+        }
+    }
+
     pub(super) fn rtt(&self) -> Duration {
         self.path().rtt
     }
@@ -292,6 +325,11 @@ impl Connection {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Says whether nothing but this handle uses the connection: no stream, no clone.
@@ -403,6 +441,11 @@ impl CloseReason {
 }
 
 impl PathView {
+    /// The way of this device to itself.
+    pub(crate) fn here() -> Self {
+        Self { address: "this device".to_owned(), relayed: false, rtt: Duration::ZERO }
+    }
+
     fn unknown() -> Self {
         Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
     }

@@ -8,6 +8,7 @@ mod connection;
 mod discovery;
 mod endpoint;
 mod error;
+mod health;
 mod hooks;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
@@ -22,8 +23,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connection::WeakConnection;
 pub use connection::{CloseReason, Connection, ConnectionStats, Counters, PathView};
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::default_relays;
 pub use error::{P2pError, stream_code};
 pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,

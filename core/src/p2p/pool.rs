@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::connection::{CloseReason, Connection, ConnectionStats, PathView};
 use super::endpoint::Endpoint;
 use super::error::P2pError;
+use super::health::Pulse;
 use super::options::Protocol;
 use crate::task::Scope;
 use crate::timeouts;
@@ -37,6 +38,7 @@ struct Place {
 struct Warm {
     connection: Connection,
     used: Instant,
+    pulse: Pulse,
 }
 
 /// A pooled connection, to be shown.
@@ -86,21 +88,30 @@ impl Pool {
             let tried = vec!["another attempt, still under way".to_owned()];
             return Err(P2pError::Unreachable { peer, tried, after: deadline });
         };
-        if let Some(warm) = place.warm.as_mut().filter(|warm| !warm.connection.is_closed()) {
+        if let Some(warm) = place.warm.as_mut().filter(|warm| !warm.connection.is_closed())
+            && (warm.pulse.is_fresh(&warm.connection) || Self::answers_in_time(warm).await)
+        {
             warm.used = Instant::now();
             return Ok(warm.connection.clone());
         }
-        place.warm = None;
         if let Some((_, error)) = place.failed.as_ref().filter(|(at, _)| *at > begun) {
             return Err(error.clone());
         }
-        let left = deadline.saturating_sub(begun.elapsed());
-        match self.endpoint.connect(peer, Protocol::Member, hints, left).await {
+        let left = || deadline.saturating_sub(begun.elapsed());
+        let connect = self.endpoint.connect(peer, Protocol::Member, hints, left());
+        let connected = match place.warm.take().filter(|warm| !warm.connection.is_closed()) {
+            None => connect.await,
+            // It may be slow, or dead: whichever answers first.
+            Some(slow) => tokio::select! {
+                connected = connect => connected,
+                connection = still_answers(&slow.connection) => Ok(connection),
+            },
+        };
+        match connected {
             Ok(connection) => {
-                *place = Place {
-                    warm: Some(Warm { connection: connection.clone(), used: Instant::now() }),
-                    failed: None,
-                };
+                let pulse = Pulse::of(&connection);
+                let warm = Warm { connection: connection.clone(), used: Instant::now(), pulse };
+                *place = Place { warm: Some(warm), failed: None };
                 Ok(connection)
             }
             Err(error) => {
@@ -108,6 +119,16 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    async fn answers_in_time(warm: &mut Warm) -> bool {
+        let patience = warm.connection.patience();
+        let answered =
+            tokio::time::timeout(patience, warm.connection.answers()).await.is_ok_and(|alive| alive);
+        if answered {
+            warm.pulse.heard();
+        }
+        answered
     }
 
     /// Returns the connection to a peer that is open now, if there is one; never dials.
@@ -145,6 +166,14 @@ impl Pool {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id52, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Resolves when the peer answers; never if the connection is over.
+async fn still_answers(connection: &Connection) -> Connection {
+    if !connection.answers().await {
+        std::future::pending::<()>().await;
+    }
+    connection.clone()
 }
 
 /// Closes what nobody has used for so long, and forgets what is dead.
@@ -211,5 +240,64 @@ mod tests {
         network.heal(us, peer);
         soon(pool.get(peer, &[], deadline)).await.expect("connects");
         drop(server);
+    }
+
+    /// Answers pings on every connection that is accepted.
+    fn answer(scope: &Scope, server: Endpoint) {
+        let outer = scope.clone();
+        let scope = scope.clone();
+        outer.spawn_until_stop("server", async move {
+            while let Some(connection) = server.accept().await {
+                scope.spawn_until_stop("answers", async move {
+                    while let Ok(mut stream) = connection.accept_stream().await {
+                        let asked = stream.receiver.message::<malai_model::wire::Request>().await;
+                        assert!(matches!(asked, Ok(Some(malai_model::wire::Request::Ping {}))), "{asked:?}");
+                        let version = "test".to_owned();
+                        let pong = malai_model::wire::Notice::Pong { version };
+                        stream.sender.finish_with(&pong).await.expect("answers");
+                    }
+                });
+            }
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_that_answers_is_kept_and_one_that_is_dead_is_replaced() {
+        let (two, network) = Two::memory().await;
+        let (caller, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let get = || pool.get(server, &[], PATIENCE);
+        let first = get().await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let second = get().await.expect("is there");
+        assert!(second.is_same(&first), "it answered");
+        network.silence(caller, server);
+        assert!(get().await.expect("is there").is_same(&first), "it was heard of just now");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let begun = Instant::now();
+        let third = get().await.expect("connects again");
+        assert!(!third.is_same(&first) && !first.is_closed());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(get().await.expect("is there").is_same(&third));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_nobody_reaches_any_more_is_told_as_unreachable_in_time() {
+        let (two, network) = Two::memory().await;
+        let (caller, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let first = pool.get(server, &[], PATIENCE).await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        network.partition(caller, server);
+        let begun = Instant::now();
+        let deadline = Duration::from_secs(3);
+        let error = pool.get(server, &[], deadline).await.expect_err("nothing passes");
+        assert!(matches!(error, P2pError::Unreachable { .. }), "{error}");
+        assert!(begun.elapsed() <= deadline + Duration::from_millis(10), "{:?}", begun.elapsed());
+        network.heal(caller, server);
+        let again = pool.get(server, &[], PATIENCE).await.expect("connects");
+        assert!(!again.is_same(&first));
     }
 }

@@ -101,6 +101,16 @@ impl Network {
         }
     }
 
+    /// Lets nothing pass any more on the connections that are open between two, and tells nobody; new ones work. So it is
+    /// for whoever was connected to a process that was killed and started anew.
+    pub fn silence(&self, a: Id52, b: Id52) {
+        let sessions: Vec<Arc<Session>> =
+            lock(&self.0).links.iter().filter_map(std::sync::Weak::upgrade).collect();
+        for session in sessions.iter().filter(|session| session.pair == pair(a, b)) {
+            session.silent.store(true, Ordering::Release);
+        }
+    }
+
     /// Breaks the connection between two as soon as so many more bytes have passed, both ways together.
     pub fn cut_after(&self, a: Id52, b: Id52, bytes: usize) {
         lock(&self.0).left.insert(pair(a, b), bytes);
@@ -199,6 +209,7 @@ impl Node {
         let (to_peer, from_us) = mpsc::unbounded_channel();
         let (to_us, from_peer) = mpsc::unbounded_channel();
         let session = Arc::new(Session {
+            silent: AtomicBool::new(false),
             pair: pair(self.id, peer),
             closed: Mutex::new(None),
             lost: AtomicBool::new(false),
@@ -246,6 +257,8 @@ impl Node {
 #[derive(Debug)]
 struct Session {
     pair: (Id52, Id52),
+    /// Nothing passes.
+    silent: AtomicBool,
     closed: Mutex<Option<CloseReason>>,
     /// Nobody closed it.
     lost: AtomicBool,
@@ -264,6 +277,10 @@ impl Session {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.notify.notify_waiters();
         lock(world).wake();
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
     }
 
     fn reason(&self) -> Option<CloseReason> {

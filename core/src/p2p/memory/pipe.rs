@@ -160,7 +160,8 @@ impl PipeRecv {
             if self.session.reason().is_some() {
                 return Poll::Ready(Err(RawEnd::Lost));
             }
-            if world.parted.contains(&self.session.pair) || world.stalled.contains(&self.reader) {
+            let parted = self.session.is_silent() || world.parted.contains(&self.session.pair);
+            if parted || world.stalled.contains(&self.reader) {
                 world.wait(cx);
                 return Poll::Pending;
             }

@@ -206,8 +206,7 @@ impl Stream {
     /// When the system gives no socket.
     pub fn pair(scope: &Scope, a: Id52, b: Id52) -> std::io::Result<(Self, Self)> {
         let (left, right) = UnixStream::pair()?;
-        let path =
-            PathView { address: "this device".to_owned(), relayed: false, rtt: std::time::Duration::ZERO };
+        let path = PathView::here();
         Ok((
             Self::over_socket(left, BytesMut::new(), b, path.clone(), scope),
             Self::over_socket(right, BytesMut::new(), a, path, scope),

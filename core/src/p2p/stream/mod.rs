@@ -96,6 +96,18 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// What the stream travels on, without keeping it open.
+    pub(crate) fn weak_connection(&self) -> super::WeakConnection {
+        lock(&self.sender.shared.connection).downgrade()
+    }
+
+    /// How its bytes travel now; `None` where this process does not know.
+    pub fn path(&self) -> Option<super::PathView> {
+        Some(self.sender.path())
+    }
+}
+
 impl Shared {
     fn failure(&self, end: RawEnd) -> P2pError {
         match end {
