@@ -1,19 +1,23 @@
-//! The names by which this program is something else than the command line: what malai starts for itself.
+//! Names of malai's own: some programs take only a path where they call another, so a symbolic link says which
+//! subcommand is meant; and malai starts itself under others for work of its own.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 use malai_core::terminal::{Begun, SESSION_PROGRAM, SessionHost};
 
-/// Does what the program's name says; `None` if it is the command line.
-pub(crate) fn run() -> Option<ExitCode> {
+/// Does the work that malai starts itself for; `None` if this is the command line. To be asked first of all: some of it
+/// has to be done while the process has one thread.
+pub(crate) fn run_own() -> Option<ExitCode> {
     match std::env::args_os().next()?.to_str()? {
-        SESSION_PROGRAM => Some(session()),
+        SESSION_PROGRAM => Some(run_session()),
         _ => None,
     }
 }
 
 /// The process of one session: small, with one thread.
-fn session() -> ExitCode {
+fn run_session() -> ExitCode {
     let host = match SessionHost::begin() {
         Begun::Session(host) => host,
         Begun::Leave(code) => return code,
@@ -24,5 +28,39 @@ fn session() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Turns the words that this process was started with into those of a plain `malai`.
+pub(crate) fn plain_words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let name = words.first().and_then(|first| Path::new(first).file_name()).and_then(OsStr::to_str);
+    if let Some(subcommand) = name.and_then(subcommand) {
+        words[0] = "malai".into();
+        words.insert(1, subcommand.into());
+    }
+    words
+}
+
+fn subcommand(name: &str) -> Option<&'static str> {
+    match name {
+        // `scp -S malai-rsh`, ansible's `ansible_ssh_executable`.
+        "malai-rsh" => Some("rsh"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbolic_links_name_stands_for_a_subcommand() {
+        let plain = |words: &[&str]| plain_words(words.iter().map(OsString::from));
+        assert_eq!(plain(&["/opt/x/malai-rsh", "-x", "h"]), ["malai", "rsh", "-x", "h"]);
+        assert_eq!(plain(&["malai-rsh"]), ["malai", "rsh"]);
+        for words in [&["malai", "rsh"][..], &["/x/malai-rsh/malai"], &["malai-other"], &[]] {
+            assert_eq!(plain(words), words.iter().map(OsString::from).collect::<Vec<_>>());
+        }
     }
 }

@@ -16,8 +16,8 @@ pub mod host;
 pub mod identity;
 pub mod node;
 pub mod p2p;
+pub mod service;
 pub mod task;
-#[cfg(all(feature = "host", unix))]
 pub mod terminal;
 pub mod timeouts;
 

@@ -1,11 +1,17 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+pub(crate) mod many;
+mod session;
+
 use std::fmt::Write;
 
 use malai_core::api::{
-    ClusterView, InfoView, InviteView, JoinedView, RescanView, RoleView, StatusView, SyncView,
+    ClusterView, DoctorView, InfoView, InviteView, JoinedView, RescanView, RoleView, Severity, StatusView,
+    SyncView,
 };
 use malai_core::model::text::escape_control;
+
+pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {
     match role {
@@ -169,6 +175,25 @@ pub(crate) fn info(info: &InfoView) -> Vec<String> {
     lines
 }
 
+pub(crate) fn doctor(found: &DoctorView, colour: bool) -> Vec<String> {
+    let mut lines = vec![format!("malai {}, home {}", found.version, found.home)];
+    for finding in &found.findings {
+        let (word, code) = match finding.severity {
+            Severity::Ok => ("ok", "32"),
+            Severity::Warning => ("warning", "33"),
+            Severity::Problem => ("problem", "31"),
+        };
+        let painted = if colour { format!("\x1b[{code}m{word:<7}\x1b[0m") } else { format!("{word:<7}") };
+        lines.push(format!("{painted}  {:<8}  {}", finding.about, escape_control(&finding.what)));
+        if let Some(cure) = &finding.cure {
+            lines.push(format!("{:<19}→ {}", "", escape_control(cure)));
+        }
+    }
+    let count = |severity| found.findings.iter().filter(|finding| finding.severity == severity).count();
+    lines.push(format!("problems: {}, warnings: {}", count(Severity::Problem), count(Severity::Warning)));
+    lines
+}
+
 pub(crate) fn status(status: &StatusView) -> Vec<String> {
     let mut lines = vec![
         format!("malai {} daemon, pid {}, since {:.0}", status.version, status.pid, status.started),
@@ -204,5 +229,18 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
         })
         .collect();
     lines.extend(table(&connections));
+    if !status.carried.is_empty() {
+        lines.push("carried for commands:".to_owned());
+    }
+    let carried: Vec<_> = status
+        .carried
+        .iter()
+        .map(|stream| {
+            let name = stream.name.as_ref().map_or_else(|| stream.peer.short(), ToString::to_string);
+            let pid = stream.pid.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}"));
+            vec![format!("  {name}.{}", stream.cluster), pid, format!("since {:.0}", stream.since)]
+        })
+        .collect();
+    lines.extend(table(&carried));
     lines
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use malai_model::name::ClusterAlias;
-use tokio::sync::OnceCell;
 
-#[cfg(all(feature = "daemon", unix))]
-use super::socket;
+use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, RunRequest, SyncView, handle,
+    JoinedView, NewInviteView, OpenRequest, Opened, PingView, RescanView, Route, RunRequest, ServiceView,
+    SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -20,8 +19,10 @@ use crate::error::SocketError;
 use crate::exec::RunningCommand;
 use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
-use crate::node::{Mode, Node, NodeOptions};
+use crate::node::NodeOptions;
 use crate::p2p::Transport;
+use crate::service::{ServiceConnection, ServiceError};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -83,18 +84,9 @@ impl ClientOptions {
 
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
-    options: NodeOptions,
-    #[cfg(all(feature = "daemon", unix))]
-    socket: Socket,
-    node: OnceCell<Node>,
-}
-
-/// Where the daemon is looked for.
-#[cfg(all(feature = "daemon", unix))]
-struct Socket {
-    path: PathBuf,
-    /// Whether somebody named it: then its absence is an error, not a reason to go without.
-    named: bool,
+    route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -103,26 +95,21 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        #[cfg(all(feature = "daemon", unix))]
-        let named = options.socket.clone();
-        let options = options.into_node_options()?;
-        // Only where there can be a daemon: a phone's paths are too long for a socket.
-        #[cfg(all(feature = "daemon", unix))]
-        let socket = match named {
-            Some(path) => Socket { path, named: true },
-            None => Socket { path: options.home.socket_path(options.runtime_dir.as_deref())?, named: false },
-        };
-        Ok(Self {
-            options,
-            #[cfg(all(feature = "daemon", unix))]
-            socket,
-            node: OnceCell::new(),
-        })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
+    }
+
+    /// The way to machines: for everything that is more than a command.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
     pub fn home(&self) -> &Home {
-        &self.options.home
+        self.route.home()
     }
 
     /// Makes a cluster; this device becomes its manager.
@@ -134,7 +121,7 @@ impl Client {
         alias: ClusterAlias,
         cluster_name: Option<String>,
     ) -> Result<ClusterView, Error> {
-        match self.ask(ApiRequest::InitCluster { alias, cluster_name }).await? {
+        match self.route.ask(ApiRequest::InitCluster { alias, cluster_name }).await? {
             ApiReply::Cluster(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -145,7 +132,7 @@ impl Client {
     /// # Errors
     /// When this device is not the manager, or a rule says `*` and that is not accepted.
     pub async fn create_invite(&self, request: CreateInviteRequest) -> Result<NewInviteView, Error> {
-        match self.ask(ApiRequest::CreateInvite(request)).await? {
+        match self.route.ask(ApiRequest::CreateInvite(request)).await? {
             ApiReply::Invite(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -156,7 +143,7 @@ impl Client {
     /// # Errors
     /// When this device is not the manager.
     pub async fn list_invites(&self, cluster: ClusterAlias) -> Result<Vec<InviteView>, Error> {
-        match self.ask(ApiRequest::ListInvites { cluster }).await? {
+        match self.route.ask(ApiRequest::ListInvites { cluster }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
         }
@@ -171,7 +158,7 @@ impl Client {
         cluster: ClusterAlias,
         invite: String,
     ) -> Result<Vec<InviteView>, Error> {
-        match self.ask(ApiRequest::RevokeInvite { cluster, invite }).await? {
+        match self.route.ask(ApiRequest::RevokeInvite { cluster, invite }).await? {
             ApiReply::Invites { invites } => Ok(invites),
             other => Err(unexpected(other)),
         }
@@ -183,7 +170,7 @@ impl Client {
     /// When the manager refuses or the alias is taken. A manager that does not answer is no error: see
     /// [`JoinedView::waiting`].
     pub async fn join(&self, request: JoinClusterRequest) -> Result<JoinedView, Error> {
-        match self.ask(ApiRequest::Join(request)).await? {
+        match self.route.ask(ApiRequest::Join(request)).await? {
             ApiReply::Joined(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -195,10 +182,10 @@ impl Client {
     /// With everything that is wrong; then what was in force still is. Without a daemon, only checking works.
     pub async fn rescan(&self, check: bool) -> Result<RescanView, Error> {
         #[cfg(all(feature = "daemon", unix))]
-        if !check && !self.has_daemon().await? {
+        if !check && !self.route.has_daemon().await? {
             return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
-        match self.ask(ApiRequest::Rescan { check }).await? {
+        match self.route.ask(ApiRequest::Rescan { check }).await? {
             ApiReply::Rescanned(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -209,7 +196,7 @@ impl Client {
     /// # Errors
     /// When there is no such cluster. What a manager answered is in each view.
     pub async fn sync(&self, cluster: Option<ClusterAlias>) -> Result<Vec<SyncView>, Error> {
-        match self.ask(ApiRequest::Sync { cluster }).await? {
+        match self.route.ask(ApiRequest::Sync { cluster }).await? {
             ApiReply::Synced { clusters } => Ok(clusters),
             other => Err(unexpected(other)),
         }
@@ -220,7 +207,7 @@ impl Client {
     /// # Errors
     /// When its files cannot be read.
     pub async fn info(&self) -> Result<InfoView, Error> {
-        match self.ask(ApiRequest::Info {}).await? {
+        match self.route.ask(ApiRequest::Info {}).await? {
             ApiReply::Info(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -232,10 +219,10 @@ impl Client {
     /// When no daemon runs.
     #[cfg(all(feature = "daemon", unix))]
     pub async fn status(&self) -> Result<super::StatusView, Error> {
-        if !self.has_daemon().await? {
+        if !self.route.has_daemon().await? {
             return Err(SocketError::Absent { home: self.home().root().to_owned() }.into());
         }
-        match self.ask(ApiRequest::Status {}).await? {
+        match self.route.ask(ApiRequest::Status {}).await? {
             ApiReply::Status(view) => Ok(view),
             other => Err(unexpected(other)),
         }
@@ -249,43 +236,54 @@ impl Client {
     /// # Cancel safety
     /// Dropped, nothing runs, or what runs is hung up.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
-        Ok(Box::pin(self.node().await?.run(request)).await?)
+        Box::pin(self.route.run(request)).await
     }
 
-    /// Closes the network. Commands that still run are hung up.
+    /// Asks a machine whether it is there, over a connection that is kept for what follows. `patience`: how long that may
+    /// take, if not as long as reaching a machine may.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn ping(&self, address: String, patience: Option<Duration>) -> Result<PingView, Error> {
+        Box::pin(super::ping::ping(&self.route, address, patience)).await
+    }
+
+    /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.
+    ///
+    /// # Errors
+    /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is connected.
+    pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, Error> {
+        let found = match self.route.ask(ApiRequest::FindService { address: address.to_owned() }).await? {
+            ApiReply::Service(found) => found,
+            other => return Err(unexpected(other)),
+        };
+        let request = OpenRequest { words: vec![found.machine_by_id()], ..OpenRequest::default() };
+        let Opened { stream, view } = Box::pin(self.route.open(&request)).await?;
+        ServiceConnection::start(stream, found.service).await.map_err(|error| match error {
+            ServiceError::Network(source) => reach(&view, source),
+            other => other.into(),
+        })
+    }
+
+    /// Lists the services of other machines that this device may reach, by address; `None`: of all clusters.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub async fn list_services(&self, cluster: Option<ClusterAlias>) -> Result<Vec<ServiceView>, Error> {
+        match self.route.ask(ApiRequest::ListServices { cluster }).await? {
+            ApiReply::Services { services } => Ok(services),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
-        if let Some(node) = self.node.get() {
-            node.close(Duration::ZERO).await;
-        }
-    }
-
-    async fn node(&self) -> Result<&Node, Error> {
-        self.node
-            // A start that failed or was dropped leaves nothing behind: the next call tries again.
-            .get_or_try_init(|| async { Ok(Box::pin(Node::start(self.options.clone(), Mode::Dial)).await?) })
-            .await
-    }
-
-    async fn ask(&self, request: ApiRequest) -> Result<ApiReply, Error> {
-        #[cfg(all(feature = "daemon", unix))]
-        if let Some(connection) = socket::connect(&self.socket.path).await? {
-            return reply(socket::ask(connection, &request).await?);
-        } else if self.socket.named {
-            return Err(SocketError::SocketAbsent { path: self.socket.path.clone() }.into());
-        }
-        reply(handle(self.node().await?, request).await)
-    }
-
-    #[cfg(all(feature = "daemon", unix))]
-    async fn has_daemon(&self) -> Result<bool, Error> {
-        Ok(socket::connect(&self.socket.path).await?.is_some())
-    }
-}
-
-fn reply(reply: ApiReply) -> Result<ApiReply, Error> {
-    match reply {
-        ApiReply::Failed(failed) => Err(Error::Failed(Box::new(failed))),
-        reply => Ok(reply),
+        self.tasks.shutdown(Duration::ZERO).await;
+        self.route.close().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use malai_model::name::ClusterAlias;
 
 use super::{ApiReply, ApiRequest, FailedView, SyncView};
-use crate::cluster;
+use crate::cluster::{self, ClusterError};
 use crate::node::{Node, NodeError};
 
 /// Does what is asked. Failing is an answer too.
@@ -11,10 +11,13 @@ pub async fn handle(node: &Node, request: ApiRequest) -> ApiReply {
     // Boxed: the futures beneath are large and deep, and nobody above should carry their layout.
     match Box::pin(answer(node, request)).await {
         Ok(reply) => reply,
-        Err(error) => {
-            ApiReply::Failed(FailedView { error: error.to_wire(), diagnostics: error.diagnostics() })
-        }
+        Err(error) => ApiReply::Failed(failed(&error)),
     }
+}
+
+/// What a front is told of a failure.
+pub(crate) fn failed(error: &NodeError) -> FailedView {
+    FailedView::of(error.code(), error, error.hint(), error.diagnostics())
 }
 
 async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError> {
@@ -34,8 +37,14 @@ async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError>
         ApiRequest::Join(request) => ApiReply::Joined(node.join(request).await?),
         ApiRequest::Rescan { check } => ApiReply::Rescanned(node.rescan(check).await?),
         ApiRequest::Sync { cluster } => ApiReply::Synced { clusters: sync(node, cluster).await? },
+        ApiRequest::FindService { address } => ApiReply::Service(node.find_service(&address).await?),
+        ApiRequest::ListServices { cluster } => {
+            ApiReply::Services { services: node.services(cluster.as_ref())? }
+        }
         ApiRequest::Info {} => ApiReply::Info(node.info().await?),
         ApiRequest::Status {} => ApiReply::Status(node.status()),
+        // It needs the socket that it came over: the daemon's end of that takes it before it comes here.
+        ApiRequest::Open(_) => return Err(ClusterError::OutOfTurn("a stream without a socket").into()),
     })
 }
 

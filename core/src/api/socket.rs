@@ -1,22 +1,38 @@
 //! The client's end of `malai.sock`: a line of JSON asks, a line of JSON answers.
+//!
+//! A request to open a stream is answered by `opening` lines while the machine is dialled and an `opened` line, after
+//! which the socket carries the stream (`p2p::socket`). See ADR 0007.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
-use super::{ApiReply, ApiRequest, SCHEMA};
+use super::{ApiReply, ApiRequest, FailedView, OpenRequest, OpenedView, SCHEMA};
 use crate::error::SocketError;
 
 /// The longest request or answer, in bytes.
-pub const LINE_LIMIT: u64 = 64 * 1024 * 1024;
+pub const LINE_LIMIT: usize = 64 * 1024 * 1024;
 /// How long the daemon may take to answer: it may have to dial other machines for it.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long a daemon that has nothing to do but look may take.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long the daemon may say nothing while it opens a stream: the kernel accepts connections for a process that is
+/// stopped, too. It says something every half a second.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long to go on trying while the daemon has no room for another connection.
+const CROWDED: Duration = Duration::from_secs(1);
 
 /// What goes over the socket: the schema's version and a request or reply.
+///
+/// Within a schema requests, replies and fields are only added: who gets a request that it does not know says so by
+/// `wire.unsupported`. The number grows when what exists comes to mean something else.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Line<T> {
     /// The version of the schema that the sender speaks.
@@ -26,41 +42,157 @@ pub struct Line<T> {
     pub body: T,
 }
 
+/// Why a line cannot be used.
+#[derive(Debug)]
+pub enum LineProblem {
+    /// Its sender speaks a schema that this version does not know.
+    Newer(u32),
+    /// It cannot be read.
+    Unreadable(serde_json::Error),
+}
+
+impl<T: DeserializeOwned> Line<T> {
+    /// Reads a line and looks at its schema.
+    ///
+    /// # Errors
+    /// What keeps this version from using it.
+    pub fn parse(text: &[u8]) -> Result<T, LineProblem> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+        }
+        match serde_json::from_slice::<Self>(text) {
+            Ok(line) if line.schema <= SCHEMA => Ok(line.body),
+            Ok(line) => Err(LineProblem::Newer(line.schema)),
+            Err(error) => match serde_json::from_slice::<Head>(text) {
+                Ok(head) if head.schema > SCHEMA => Err(LineProblem::Newer(head.schema)),
+                _ => Err(LineProblem::Unreadable(error)),
+            },
+        }
+    }
+}
+
+impl<T: Serialize> Line<T> {
+    /// The line as it goes over the socket.
+    ///
+    /// # Errors
+    /// When it is no JSON, which does not happen.
+    pub fn text(body: T) -> serde_json::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(&Self { schema: SCHEMA, body })?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
+
+/// Reads up to the end of a line, and returns it; what came beyond it stays in `buffer`.
+///
+/// # Errors
+/// When the other side ends or says more than [`LINE_LIMIT`] without ending its line.
+///
+/// # Cancel safety
+/// What was read stays in `buffer`.
+pub async fn read_line(stream: &mut UnixStream, buffer: &mut BytesMut) -> io::Result<BytesMut> {
+    let mut seen = 0;
+    loop {
+        if let Some(end) = buffer[seen..].iter().position(|byte| *byte == b'\n') {
+            return Ok(buffer.split_to(seen + end + 1));
+        }
+        seen = buffer.len();
+        if seen > LINE_LIMIT {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+    }
+}
+
 /// Connects to the daemon; `None` if none listens.
 pub(super) async fn connect(path: &Path) -> Result<Option<UnixStream>, SocketError> {
-    match UnixStream::connect(path).await {
-        Ok(stream) => {
-            let uid = stream.peer_cred().map_err(SocketError::Unanswered)?.uid();
-            if uid != crate::host::effective_uid() {
-                return Err(SocketError::Foreign { path: path.to_owned(), uid });
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => {
+                let uid = stream.peer_cred().map_err(SocketError::Unanswered)?.uid();
+                if uid != crate::host::effective_uid() {
+                    return Err(SocketError::Foreign { path: path.to_owned(), uid });
+                }
+                return Ok(Some(stream));
             }
-            Ok(Some(stream))
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                return Ok(None);
+            }
+            // Many ask at once, or it does not run on.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < CROWDED => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => return Err(SocketError::Unanswered(error)),
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Ok(None)
-        }
-        Err(error) => Err(SocketError::Unanswered(error)),
     }
 }
 
 /// Asks the daemon.
-pub(super) async fn ask(stream: UnixStream, request: &ApiRequest) -> Result<ApiReply, SocketError> {
+pub(super) async fn ask(mut stream: UnixStream, request: &ApiRequest) -> Result<ApiReply, SocketError> {
+    let within = match request {
+        ApiRequest::Info {} | ApiRequest::Status {} => LOOK,
+        _ => ANSWER,
+    };
     let talk = async {
-        let (read, mut write) = stream.into_split();
-        let mut text = serde_json::to_vec(&Line { schema: SCHEMA, body: request })?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
-        let mut line = String::new();
-        BufReader::new(read.take(LINE_LIMIT)).read_line(&mut line).await?;
-        if line.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        stream.write_all(&Line::text(request)?).await?;
+        read_line(&mut stream, &mut BytesMut::new()).await
+    };
+    parse_reply(&in_time(within, talk).await?)
+}
+
+/// What the daemon made of a request to open a stream.
+#[derive(Debug)]
+pub(super) enum OpenAnswer {
+    /// The socket carries it from here on.
+    Opened {
+        /// Where it leads.
+        view: OpenedView,
+        /// The socket.
+        stream: UnixStream,
+        /// What was read of it already.
+        leftover: BytesMut,
+    },
+    /// It failed.
+    Failed(FailedView),
+}
+
+/// Asks the daemon for a stream.
+pub(super) async fn open(mut stream: UnixStream, request: OpenRequest) -> Result<OpenAnswer, SocketError> {
+    let text =
+        Line::text(ApiRequest::Open(request)).map_err(|error| SocketError::Unanswered(error.into()))?;
+    let mut leftover = BytesMut::new();
+    in_time(SILENCE, stream.write_all(&text)).await?;
+    loop {
+        let line = in_time(SILENCE, read_line(&mut stream, &mut leftover)).await?;
+        match parse_reply(&line)? {
+            ApiReply::Opening {} => {}
+            ApiReply::Opened(view) => return Ok(OpenAnswer::Opened { view, stream, leftover }),
+            ApiReply::Failed(failed) => return Ok(OpenAnswer::Failed(failed)),
+            other => {
+                tracing::debug!(?other, "an answer to something else");
+                let error = <serde_json::Error as serde::de::Error>::custom("an answer to something else");
+                return Err(SocketError::Unreadable(error));
+            }
         }
-        Ok(line)
-    };
-    let line = match tokio::time::timeout(ANSWER, talk).await {
-        Ok(line) => line.map_err(SocketError::Unanswered)?,
-        Err(_) => return Err(SocketError::Unanswered(io::Error::from(io::ErrorKind::TimedOut))),
-    };
-    let reply: Line<ApiReply> = serde_json::from_str(&line).map_err(SocketError::Unreadable)?;
-    Ok(reply.body)
+    }
+}
+
+fn parse_reply(line: &[u8]) -> Result<ApiReply, SocketError> {
+    Line::parse(line).map_err(|problem| match problem {
+        LineProblem::Newer(schema) => SocketError::Newer { schema },
+        LineProblem::Unreadable(error) => SocketError::Unreadable(error),
+    })
+}
+
+async fn in_time<T>(within: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, SocketError> {
+    match tokio::time::timeout(within, work).await {
+        Ok(done) => done.map_err(SocketError::Unanswered),
+        Err(_) => Err(SocketError::Unanswered(io::Error::from(io::ErrorKind::TimedOut))),
+    }
 }

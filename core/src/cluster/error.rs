@@ -95,22 +95,24 @@ pub enum ClusterError {
         /// The most similar name.
         nearest: Option<MachineName>,
     },
+    /// The service is not in the config, or this device may not know it.
+    #[error(
+        "find {service} in {cluster}: there is no such service or machine, or none that this device may reach"
+    )]
+    UnknownService {
+        /// Which cluster.
+        cluster: ClusterAlias,
+        /// What was asked for.
+        service: String,
+        /// The addresses of services that this device may reach.
+        known: Vec<String>,
+    },
     /// An address cannot be resolved.
     #[error("find the machine: {0}")]
     Address(malai_model::address::AddressProblem),
-    /// A rule of this device or of the target forbids it.
-    #[error("run {what:?} on {machine}: not allowed, {reason}")]
-    Denied {
-        /// What was asked for.
-        what: String,
-        /// Where.
-        machine: String,
-        /// Why.
-        reason: String,
-    },
-    /// This build cannot run commands.
-    #[error("run a command here: this build cannot")]
-    CannotHost,
+    /// Words that mean no machines here.
+    #[error("find the machines: {0}")]
+    Targets(malai_model::targets::TargetProblem),
     /// The text is no invite.
     #[error("read the invite")]
     NoInvite(#[source] malai_model::cluster::InviteTextProblem),
@@ -224,10 +226,9 @@ impl ClusterError {
             Self::NotManager(_) => ErrorCode::RoleNotManager,
             Self::NoKey { .. } => ErrorCode::KeyMissing,
             Self::NoConfig(_) => ErrorCode::ConfigMissing,
-            Self::UnknownMachine { .. } => ErrorCode::AddressUnknownMachine,
+            Self::UnknownMachine { .. } | Self::UnknownService { .. } => ErrorCode::AddressUnknownMachine,
             Self::Address(problem) => problem.code(),
-            Self::Denied { .. } => ErrorCode::AclDenied,
-            Self::CannotHost => ErrorCode::CommandUnsupported,
+            Self::Targets(problem) => problem.code(),
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
             Self::Invite(problem) => problem.code(),
             Self::UnknownInvite { .. } => ErrorCode::InviteUnknown,
@@ -254,6 +255,7 @@ impl ClusterError {
             Self::Identity(error) => return error.hint(),
             Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
+            Self::Targets(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
                     .hint
@@ -284,7 +286,13 @@ impl ClusterError {
             Self::UnknownMachine { .. } => {
                 "`malai info` lists the machines that this device may reach".to_owned()
             }
-            Self::Denied { .. } => "ask the cluster's manager for the right".to_owned(),
+            Self::UnknownService { known, .. } if known.is_empty() => {
+                "no service of that cluster is this device's to reach: ask its manager".to_owned()
+            }
+            Self::UnknownService { known, .. } => {
+                let some: Vec<&str> = known.iter().take(10).map(String::as_str).collect();
+                format!("this device may reach: {}", some.join(", "))
+            }
             Self::NoInvite(problem) => return problem.hint(),
             Self::Invite(problem) => return problem.hint(),
             Self::JoinForged(problem) => return problem.hint(),
@@ -293,7 +301,7 @@ impl ClusterError {
             Self::ConfigRefused(problem) => return problem.hint(),
             Self::FileMissing(_) => "restore it from a backup".to_owned(),
             Self::NoProgram { machine } => {
-                format!("name one: malai {machine} uptime (interactive shells are not in this version yet)")
+                format!("name one: malai {machine} uptime (a shell needs a terminal on stdin, or -t)")
             }
             Self::ForeignCluster(_) => "join it first: `malai machine init <invite> <alias>`".to_owned(),
             Self::ExpiryTooFar => "choose a shorter time, such as 30d".to_owned(),
@@ -312,7 +320,6 @@ impl ClusterError {
             Self::Edit { .. }
             | Self::OutOfTurn(_)
             | Self::Several(_)
-            | Self::CannotHost
             | Self::Stopping
             | Self::Panicked(_) => return None,
         };
@@ -352,4 +359,5 @@ from_model! {
     JoinForged(malai_model::cluster::JoinProblem);
     ConfigRefused(SignedConfigProblem);
     Address(malai_model::address::AddressProblem);
+    Targets(malai_model::targets::TargetProblem);
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod log;
+mod open;
 mod run;
 mod socket;
 

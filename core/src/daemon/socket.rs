@@ -5,11 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use bytes::BytesMut;
+use malai_model::code::ErrorCode;
+use malai_model::wire::WireError;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::DaemonError;
-use crate::api::{self, ApiReply, ApiRequest, FailedView, LINE_LIMIT, Line, SCHEMA};
+use super::open::Asked;
+use crate::api::{self, ApiReply, ApiRequest, FailedView, Line, LineProblem};
 use crate::node::Node;
 use crate::task::Scope;
 
@@ -32,7 +36,8 @@ pub(super) async fn serve(listener: UnixListener, node: Node, scope: Scope) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let node = node.clone();
-                scope.spawn("socket request", async move {
+                // What it began for others goes on in the node: a stop of the socket waits for answers alone.
+                scope.spawn_until_stop("socket request", async move {
                     if let Err(error) = answer(stream, &node).await {
                         tracing::debug!(%error, "a request over the socket ended");
                     }
@@ -48,27 +53,34 @@ pub(super) async fn serve(listener: UnixListener, node: Node, scope: Scope) {
 }
 
 async fn answer(mut stream: UnixStream, node: &Node) -> io::Result<()> {
-    let uid = stream.peer_cred()?.uid();
-    if uid != crate::host::effective_uid() {
-        tracing::warn!(uid, "refused another user on the socket");
+    let caller = stream.peer_cred()?;
+    if caller.uid() != crate::host::effective_uid() {
+        tracing::warn!(uid = caller.uid(), "refused another user on the socket");
         return Ok(());
     }
-    let (read, mut write) = stream.split();
-    let mut line = String::new();
-    BufReader::new(read.take(LINE_LIMIT)).read_line(&mut line).await?;
-    let reply = match serde_json::from_str::<Line<ApiRequest>>(&line) {
-        Ok(request) => api::handle(node, request.body).await,
-        Err(error) => ApiReply::Failed(FailedView {
-            error: malai_model::wire::WireError {
-                code: malai_model::code::ErrorCode::WireUnsupported,
-                message: format!("understand the request: the daemon is malai {}: {error}", crate::VERSION),
-                hint: Some("restart the daemon with the same version of malai".to_owned()),
-            },
-            diagnostics: Vec::new(),
-        }),
+    let mut leftover = BytesMut::new();
+    let line = api::read_line(&mut stream, &mut leftover).await?;
+    let reply = match Line::parse(&line) {
+        Ok(ApiRequest::Open(request)) => {
+            return super::open::open(node, Asked { stream, leftover, pid: caller.pid() }, request).await;
+        }
+        Ok(request) => api::handle(node, request).await,
+        Err(problem) => ApiReply::Failed(not_understood(&problem)),
     };
-    let mut text = serde_json::to_vec(&Line { schema: SCHEMA, body: reply })?;
-    text.push(b'\n');
-    write.write_all(&text).await?;
-    write.shutdown().await
+    stream.write_all(&Line::text(reply)?).await?;
+    stream.shutdown().await
+}
+
+/// A request of another version. Whoever asked for a stream dials by itself then.
+fn not_understood(problem: &LineProblem) -> FailedView {
+    let why = match problem {
+        LineProblem::Newer(schema) => format!("it is of a newer malai (schema {schema})"),
+        LineProblem::Unreadable(error) => error.to_string(),
+    };
+    let error = WireError {
+        code: ErrorCode::WireUnsupported,
+        message: format!("understand the request: the daemon is malai {}: {why}", crate::VERSION),
+        hint: Some("restart the daemon with the same version of malai".to_owned()),
+    };
+    FailedView { error, causes: Vec::new(), diagnostics: Vec::new() }
 }

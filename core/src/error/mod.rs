@@ -3,6 +3,7 @@
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::wire::WireError;
+use malai_model::wire::local::FailedView;
 
 #[cfg(all(feature = "daemon", unix))]
 mod socket;
@@ -14,6 +15,8 @@ use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
+use crate::service::ServiceError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -29,22 +32,60 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
+    /// Copying.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Copy(#[from] crate::exec::copy::CopyError),
     /// The operation was asked for and answered with a failure.
-    #[error("{}", malai_model::text::escape_control(&.0.error.message))]
-    Failed(Box<malai_model::wire::local::FailedView>),
+    #[error("{}", malai_model::text::escape_control(.view.own_message()))]
+    Failed {
+        /// What.
+        view: Box<FailedView>,
+        /// What lies beneath.
+        #[source]
+        cause: Option<Cause>,
+    },
+    /// The client was closed before.
+    #[error("use this client: it was closed")]
+    Closed,
     /// The answer is one to another question.
     #[error("understand the answer: it is one to another question")]
     OutOfTurn,
 }
 
+/// What lies beneath a failure in another process: its words alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", malai_model::text::escape_control(text))]
+pub struct Cause {
+    text: String,
+    #[source]
+    beneath: Option<Box<Cause>>,
+}
+
 impl Error {
+    /// A failure that the daemon told of.
+    pub(crate) fn failed(view: FailedView) -> Self {
+        let beneath = |beneath: Option<Cause>, text: &String| {
+            Some(Cause { text: text.clone(), beneath: beneath.map(Box::new) })
+        };
+        let cause = view.causes.iter().rev().fold(None, beneath);
+        Self::Failed { view: Box::new(view), cause }
+    }
+
     /// Returns the stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
-            Self::Failed(failed) => failed.error.code,
+            Self::Session(error) => error.code(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.code(),
+            Self::Failed { view, .. } => view.error.code,
+            Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
         }
     }
@@ -60,7 +101,11 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
-            Self::Failed(failed) => failed.error.hint.clone(),
+            Self::Session(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.hint(),
+            Self::Failed { view, .. } => view.error.hint.clone(),
+            Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }
     }
@@ -74,7 +119,7 @@ impl Error {
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         match self {
             Self::Node(error) => error.diagnostics(),
-            Self::Failed(failed) => failed.diagnostics.clone(),
+            Self::Failed { view, .. } => view.diagnostics.clone(),
             _ => Vec::new(),
         }
     }
@@ -88,6 +133,12 @@ impl From<HomeError> for Error {
 
 impl From<IdentityError> for Error {
     fn from(error: IdentityError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
         Self::Node(error.into())
     }
 }

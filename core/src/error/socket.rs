@@ -32,6 +32,12 @@ pub enum SocketError {
     /// Talking over the socket failed.
     #[error("get an answer from the daemon")]
     Unanswered(#[source] io::Error),
+    /// The daemon speaks a schema that came after this version.
+    #[error("understand the daemon: it is of a newer version (schema {schema})")]
+    Newer {
+        /// Which.
+        schema: u32,
+    },
     /// The daemon answered with something that this version cannot read.
     #[error("read the daemon's answer: is it of another version?")]
     Unreadable(#[source] serde_json::Error),
@@ -42,7 +48,9 @@ impl SocketError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Absent { .. } | Self::SocketAbsent { .. } => ErrorCode::DaemonAbsent,
-            Self::Foreign { .. } | Self::Unanswered(_) | Self::Unreadable(_) => ErrorCode::DaemonUnanswered,
+            Self::Foreign { .. } | Self::Unanswered(_) | Self::Newer { .. } | Self::Unreadable(_) => {
+                ErrorCode::DaemonUnanswered
+            }
         }
     }
 
@@ -56,6 +64,9 @@ impl SocketError {
                 Self::SocketAbsent { .. } => "start the daemon, or unset MALAI_SSH_AGENT",
                 Self::Foreign { .. } => "use a home of your own",
                 Self::Unanswered(_) => "look into malai.log; restart it with `malai daemon`",
+                Self::Newer { .. } => {
+                    "use that version of malai here too, or restart the daemon with this one"
+                }
                 Self::Unreadable(_) => "restart the daemon with the same version of malai",
             }
             .to_owned(),

@@ -1,14 +1,16 @@
 //! The caller's side of a command.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use malai_model::wire::{CommandEnd, ExecRequest, Notice, Request, Signal};
 
 use super::ExecError;
-#[cfg(all(feature = "host", unix))]
-use super::local;
-use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::p2p::{
+    Channel, Incoming, P2pError, Redial, Stream, StreamReceiver, StreamSender, keep_resumed, new_resume_token,
+};
+use crate::task::Scope;
 
 /// A command that runs somewhere. Dropping all its parts hangs it up, as closing a terminal would.
 #[derive(Debug)]
@@ -23,41 +25,20 @@ pub struct RunningCommand {
 
 /// Feeds a command's stdin, with back-pressure.
 #[derive(Debug)]
-pub struct CommandInput(Input);
+pub struct CommandInput(Arc<StreamSender>);
 
 /// Sends signals to a command's process group. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct CommandControl(Control);
+pub struct CommandControl(Arc<StreamSender>);
 
 /// Yields a command's output as it comes. A consumer that pauses makes the command wait, not the connection.
 #[derive(Debug)]
-pub struct CommandOutput(Output);
-
-#[derive(Debug)]
-enum Input {
-    Remote(Arc<StreamSender>),
-    #[cfg(all(feature = "host", unix))]
-    Local(local::LocalInput),
-}
-
-#[derive(Debug, Clone)]
-enum Control {
-    Remote(Arc<StreamSender>),
-    #[cfg(all(feature = "host", unix))]
-    Local(local::LocalControl),
-}
-
-#[derive(Debug)]
-enum Output {
-    // The sender is kept: dropping the last one gives the stream up, which the target takes for a hang-up.
-    Remote {
-        receiver: Box<StreamReceiver>,
-        _sender: Arc<StreamSender>,
-        /// How it ended, told before all of its output was here.
-        ended: Option<CommandEnd>,
-    },
-    #[cfg(all(feature = "host", unix))]
-    Local(Box<local::LocalOutput>),
+pub struct CommandOutput {
+    receiver: StreamReceiver,
+    // Kept: dropping the last one gives the stream up, which the target takes for a hang-up.
+    _sender: Arc<StreamSender>,
+    /// How it ended, told before all of its output was here.
+    ended: Option<CommandEnd>,
 }
 
 /// What a command did.
@@ -76,35 +57,48 @@ impl RunningCommand {
     ///
     /// # Errors
     /// What the target refused it for, or what the connection failed with.
-    pub async fn start(stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
-        let Stream { sender, mut receiver } = stream;
-        sender.send_message(&Request::Exec(request)).await?;
-        match receiver.message::<Notice>().await? {
-            Some(Notice::Started { .. }) => {}
-            Some(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
-            Some(_) => return Err(ExecError::OutOfTurn("not whether the command runs")),
-            None => return Err(ExecError::OutOfTurn("the stream ended before the command began")),
-        }
-        let sender = Arc::new(sender);
-        Ok(Self {
-            input: CommandInput(Input::Remote(Arc::clone(&sender))),
-            control: CommandControl(Control::Remote(Arc::clone(&sender))),
-            output: CommandOutput(Output::Remote {
-                receiver: Box::new(receiver),
-                _sender: sender,
-                ended: None,
-            }),
-        })
+    pub async fn start(mut stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
+        Self::ask(&mut stream, request).await?;
+        Ok(Self::over(stream))
     }
 
-    /// Wraps a process of this very device.
-    #[cfg(all(feature = "host", unix))]
-    pub(crate) fn local(process: crate::host::Process) -> Self {
-        let (input, output, control) = local::split(process);
+    /// As [`RunningCommand::start`]; if the connection is lost while the command runs, it goes on over another one that
+    /// `redial` makes, for as long as the target keeps it. What does so is a task of `scope`.
+    ///
+    /// # Errors
+    /// As [`RunningCommand::start`].
+    pub async fn start_resumable(
+        mut stream: Stream,
+        request: ExecRequest,
+        redial: Arc<dyn Redial>,
+        scope: &Scope,
+    ) -> Result<Self, ExecError> {
+        let token = new_resume_token()?;
+        let request = ExecRequest { resume: Some(token.clone()), ..request };
+        if let Some(linger) = Self::ask(&mut stream, request).await? {
+            keep_resumed(scope, stream.resumable(linger), token, redial);
+        }
+        Ok(Self::over(stream))
+    }
+
+    /// Asks, and waits until the command runs; returns for how long its target keeps it without a connection.
+    async fn ask(stream: &mut Stream, request: ExecRequest) -> Result<Option<Duration>, ExecError> {
+        stream.sender.send_message(&Request::Exec(request)).await?;
+        match stream.receiver.message::<Notice>().await? {
+            Some(Notice::Started { resume_ms }) => Ok(resume_ms.map(Duration::from_millis)),
+            Some(Notice::Failed(error)) => Err(ExecError::Remote(error)),
+            Some(_) => Err(ExecError::OutOfTurn("not whether the command runs")),
+            None => Err(ExecError::OutOfTurn("the stream ended before the command began")),
+        }
+    }
+
+    fn over(stream: Stream) -> Self {
+        let Stream { sender, receiver } = stream;
+        let sender = Arc::new(sender);
         Self {
-            input: CommandInput(Input::Local(input)),
-            output: CommandOutput(Output::Local(Box::new(output))),
-            control: CommandControl(Control::Local(control)),
+            input: CommandInput(Arc::clone(&sender)),
+            control: CommandControl(Arc::clone(&sender)),
+            output: CommandOutput { receiver, _sender: sender, ended: None },
         }
     }
 }
@@ -116,12 +110,7 @@ impl CommandInput {
     /// # Errors
     /// When the command ended or the connection failed.
     pub async fn write(&self, bytes: Bytes) -> Result<(), ExecError> {
-        match &self.0 {
-            Input::Remote(sender) => sender.send(Channel::Main, bytes).await?,
-            #[cfg(all(feature = "host", unix))]
-            Input::Local(input) => input.write(&bytes).await,
-        }
-        Ok(())
+        Ok(self.0.send(Channel::Main, bytes).await?)
     }
 
     /// Ends stdin: the command reads EOF.
@@ -129,12 +118,7 @@ impl CommandInput {
     /// # Errors
     /// When the connection failed.
     pub async fn end(&self) -> Result<(), ExecError> {
-        match &self.0 {
-            Input::Remote(sender) => sender.end(Channel::Main).await?,
-            #[cfg(all(feature = "host", unix))]
-            Input::Local(input) => input.end().await,
-        }
-        Ok(())
+        Ok(self.0.end(Channel::Main).await?)
     }
 }
 
@@ -144,12 +128,7 @@ impl CommandControl {
     /// # Errors
     /// When the connection failed.
     pub async fn signal(&self, signal: Signal) -> Result<(), ExecError> {
-        match &self.0 {
-            Control::Remote(sender) => sender.send_message(&Notice::Signal { signal }).await?,
-            #[cfg(all(feature = "host", unix))]
-            Control::Local(control) => control.signal(signal)?,
-        }
-        Ok(())
+        Ok(self.0.send_message(&Notice::Signal { signal }).await?)
     }
 }
 
@@ -162,38 +141,28 @@ impl CommandOutput {
     /// # Cancel safety
     /// Cancel safe: nothing is lost.
     pub async fn next(&mut self) -> Result<CommandEvent, ExecError> {
-        match &mut self.0 {
-            Output::Remote { receiver, ended, .. } => next_remote(receiver, ended).await,
-            #[cfg(all(feature = "host", unix))]
-            Output::Local(output) => output.next().await,
-        }
-    }
-}
-
-/// The last of the output may wait for credit while the word that the command ended, which travels beside it, does not:
-/// the end is told when everything is here.
-async fn next_remote(
-    receiver: &mut StreamReceiver,
-    ended: &mut Option<CommandEnd>,
-) -> Result<CommandEvent, ExecError> {
-    loop {
-        match receiver.next().await? {
-            Some(Incoming::Data(Channel::Main, bytes)) => return Ok(CommandEvent::Stdout(bytes)),
-            Some(Incoming::Data(Channel::Stderr, bytes)) => return Ok(CommandEvent::Stderr(bytes)),
-            Some(Incoming::End(_)) => {}
-            Some(Incoming::Message(text)) => match serde_json::from_slice(&text) {
-                Ok(Notice::Ended(end)) => *ended = Some(end),
-                Ok(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
-                // A later version may say more while a command runs.
-                Ok(_) | Err(_) => {}
-            },
-            None => {
-                return match ended {
-                    Some(end) => Ok(CommandEvent::Ended(*end)),
-                    None => Err(ExecError::Network(P2pError::Lost {
-                        reason: "the stream ended before the command did".to_owned(),
-                    })),
-                };
+        let Self { receiver, ended, .. } = self;
+        loop {
+            match receiver.next().await? {
+                Some(Incoming::Data(Channel::Main, bytes)) => return Ok(CommandEvent::Stdout(bytes)),
+                Some(Incoming::Data(Channel::Stderr, bytes)) => return Ok(CommandEvent::Stderr(bytes)),
+                Some(Incoming::End(_)) => {}
+                // The last of the output may wait for credit while the word that the command ended, which travels
+                // beside it, does not: the end is told when everything is here.
+                Some(Incoming::Message(text)) => match serde_json::from_slice(&text) {
+                    Ok(Notice::Ended(end)) => *ended = Some(end),
+                    Ok(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
+                    // A later version may say more while a command runs.
+                    Ok(_) | Err(_) => {}
+                },
+                None => {
+                    return match ended {
+                        Some(end) => Ok(CommandEvent::Ended(*end)),
+                        None => Err(ExecError::Network(P2pError::Lost {
+                            reason: "the stream ended before the command did".to_owned(),
+                        })),
+                    };
+                }
             }
         }
     }

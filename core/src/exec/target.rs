@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Run, RunEffect};
@@ -11,7 +12,6 @@ use malai_model::wire::{CommandEnd, ExecRequest, Notice, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use super::RunningCommand;
 use crate::host::{
     Caller, Executable, HostError, LocalUser, OwnProgram, Process, ProcessGroup, SpawnRequest,
     build_environment,
@@ -20,9 +20,9 @@ use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSend
 use crate::timeouts;
 
 /// How much is read from a pipe at once: large reads are what makes bulk output cheap.
-pub(super) const READ_BLOCK: usize = 256 * 1024;
+const READ_BLOCK: usize = 256 * 1024;
 /// The largest piece handed to the stream at once: a frame's, so that none is cut in two.
-pub(super) const SEND_PIECE: usize = malai_model::wire::frame::MAX_DATA;
+const SEND_PIECE: usize = malai_model::wire::frame::MAX_DATA;
 
 /// Runs commands for callers who were authorised.
 #[derive(Debug, Clone)]
@@ -80,7 +80,8 @@ impl ExecTarget {
     /// Runs an authorised command to its end, over the caller's stream. `cluster` is what the command is told.
     ///
     /// `revoked` ends it: the right to it was taken away. When the caller is gone the process group gets SIGHUP, and
-    /// SIGKILL a little later.
+    /// SIGKILL a little later. `kept` says for how long the stream outlives its connection, if it does: the caller is
+    /// told.
     ///
     /// # Errors
     /// Of this side: the command could not be started or watched. The caller has been told.
@@ -91,6 +92,7 @@ impl ExecTarget {
         cluster: &str,
         stream: Stream,
         revoked: CancellationToken,
+        kept: Option<Duration>,
     ) -> Result<TargetOutcome, HostError> {
         let Stream { sender, receiver } = stream;
         if revoked.is_cancelled() {
@@ -108,7 +110,8 @@ impl ExecTarget {
         let Process { stdin, stdout, stderr, group } = process;
         let outcome = {
             let talk = async {
-                sender.send_message(&Notice::Started { resume_ms: None }).await?;
+                let resume_ms = kept.map(|linger| u64::try_from(linger.as_millis()).unwrap_or(u64::MAX));
+                sender.send_message(&Notice::Started { resume_ms }).await?;
                 let outputs = async {
                     tokio::try_join!(
                         copy_output(stdout, &sender, Channel::Main),
@@ -160,19 +163,6 @@ impl ExecTarget {
                 Ok(TargetOutcome::Revoked)
             }
         }
-    }
-
-    /// Starts an authorised command on this device, for this device itself: no stream, no network.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub async fn start_local(
-        &self,
-        authorized: &Authorized<Run>,
-        request: &ExecRequest,
-        cluster: &str,
-    ) -> Result<RunningCommand, HostError> {
-        self.spawn(authorized, request, cluster).await.map(RunningCommand::local)
     }
 
     async fn spawn(

@@ -11,12 +11,16 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
+#[cfg(target_os = "linux")]
+use super::OwnProgram;
 use super::inherit::heed_signals;
+use super::limits::for_programs;
 use super::process::{not_started, words};
 use super::program::candidates;
-use super::{Executable, HostError, LocalUser, OwnProgram, SpawnRequest};
+use super::{Executable, HostError, LocalUser, SpawnRequest};
 
 /// What a child gets as its standard input, output and error.
 pub(super) enum Attachment {
@@ -29,9 +33,11 @@ pub(super) enum Attachment {
 /// Everything that the child needs, made beforehand.
 struct Plan {
     files: Vec<CString>,
+    #[cfg(target_os = "linux")]
     own: Option<OwnProgram>,
     dir: CString,
     switch: Option<Switch>,
+    open_files: Option<libc::rlimit>,
     takes_terminal: bool,
     argv: Pointers,
     envp: Pointers,
@@ -86,18 +92,23 @@ pub(super) fn launch(
 ) -> Result<Child, HostError> {
     let word = words(argv, &request.env)?;
     heed_signals();
-    let (files, own) = match file {
-        Executable::Named => (candidates(word, &request.user.path), None),
-        Executable::At(path) => (vec![path.clone()], None),
-        Executable::Own(own) => (vec![own.path().to_owned()], Some(own.clone())),
+    let files = match file {
+        Executable::Named => candidates(word, &request.user.path),
+        Executable::At(path) => vec![path.clone()],
+        Executable::Own(own) => vec![own.path().to_owned()],
     };
     let (reports, report) = io::pipe().map_err(|source| not_begun(word, source))?;
     let takes_terminal = matches!(attachment, Attachment::Terminal(_));
     let plan = Plan {
         files: files.iter().map(|file| c_path(file)).collect::<Result<_, _>>()?,
-        own,
+        #[cfg(target_os = "linux")]
+        own: match file {
+            Executable::Own(own) => Some(own.clone()),
+            Executable::Named | Executable::At(_) => None,
+        },
         dir: c_path(&request.dir)?,
         switch: Switch::to(&request.user)?,
+        open_files: for_programs(),
         takes_terminal,
         argv: Pointers::new(argv.iter().map(String::clone))?,
         envp: Pointers::new(request.env.iter().map(|(name, value)| format!("{name}={value}")))?,
@@ -145,6 +156,9 @@ fn explain(stage: Stage, word: &str, file: PathBuf, user: &LocalUser, source: io
 }
 
 fn read_report(mut reports: PipeReader) -> Option<(Stage, usize)> {
+    // What there is to say was said before the standard library told of the failure. Who forked meanwhile may hold the
+    // pipe's other end, so that its end must not be waited for.
+    fcntl(&reports, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
     let mut report = [0; 5];
     reports.read_exact(&mut report).ok()?;
     let [stage, index @ ..] = report;
@@ -184,6 +198,10 @@ impl Plan {
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         seal_files();
+        if let Some(limit) = &self.open_files {
+            // SAFETY: reads one `rlimit`. It is lower than what this process has, so nothing can forbid it.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
+        }
         if self.takes_terminal
             && let Err(error) = take_terminal()
         {
@@ -318,3 +336,6 @@ impl Switch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,8 @@ use tokio::net::unix::pipe;
 
 use super::inherit::heed_signals;
 use super::launch::{Attachment, launch};
-use super::program::{find_program, is_enterable};
+use super::limits::restore;
+use super::program::{check_file, find_program, is_enterable};
 use super::{HostError, LocalUser, OwnProgram, ProcessGroup};
 
 /// The writing end of a command's stdin. Dropping it is the end of the input. A write fails with `BrokenPipe`
@@ -115,8 +116,8 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
     };
     let program = match &request.program {
         Executable::Named => find_program(word, &request.user.path, &dir)?,
-        Executable::At(path) => path.clone(),
-        Executable::Own(own) => own.spawn_path().to_owned(),
+        Executable::At(path) => check_file(word, path.clone())?,
+        Executable::Own(own) => check_file(word, own.spawn_path().to_owned())?,
     };
     heed_signals();
     // Everything here keeps to what `posix_spawn` can do: with a closure or a user switch std would fork,
@@ -133,6 +134,7 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| not_started(program.clone(), source))?;
+    restore(Pid::from_raw(child.id().cast_signed()));
     Ok((child, program))
 }
 

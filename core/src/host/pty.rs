@@ -293,3 +293,6 @@ impl PtyProcess {
         self.group.hang_up(grace).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,9 @@ const USUAL_UMASK: u32 = 0o022;
 /// Everything that is asked of a user's groups asks at most for so many.
 const MOST_GROUPS: usize = 65_536;
 
+/// A process of macOS has no more groups than these; whoever has more is asked about by other ways.
+const MOST_SET: usize = if cfg!(target_os = "macos") { 16 } else { MOST_GROUPS };
+
 /// All groups of a user. Asked before a process is copied: it may ask the network, and takes memory.
 fn groups_of(name: &str, gid: u32) -> Result<Vec<u32>, HostError> {
     let name = CString::new(name).map_err(|_| HostError::UnknownUser { name: name.to_owned() })?;
@@ -120,8 +123,11 @@ fn groups_of(name: &str, gid: u32) -> Result<Vec<u32>, HostError> {
             unsafe { libc::getgrouplist(name.as_ptr(), gid as _, groups.as_mut_ptr(), &raw mut count) };
         let found = usize::try_from(count).unwrap_or(0);
         if result >= 0 {
-            groups.truncate(found);
-            #[expect(clippy::unnecessary_cast, reason = "macOS has signed numbers here")]
+            groups.truncate(found.min(MOST_SET));
+            #[cfg_attr(
+                not(target_os = "macos"),
+                expect(clippy::unnecessary_cast, reason = "macOS has signed numbers here")
+            )]
             return Ok(groups.into_iter().map(|group| group as u32).collect());
         }
         // Some systems say how many there are, others do not.

@@ -4,6 +4,8 @@
 //! nodes live in one process without knowing of each other.
 
 mod apply;
+#[cfg(all(feature = "daemon", unix))]
+mod carried;
 mod error;
 mod invites;
 mod join;
@@ -12,6 +14,10 @@ mod member;
 mod outbound;
 mod peers;
 mod serve;
+mod services;
+#[cfg(all(feature = "host", unix))]
+mod sessions;
+mod targets;
 mod view;
 mod work;
 
@@ -29,8 +35,13 @@ use malai_model::config::{DeviceConfig, Discovery, Relays};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::name::ClusterAlias;
 
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use self::carried::Carried;
 pub use self::error::NodeError;
 pub use self::member::Member;
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use self::outbound::Found;
+pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};
@@ -83,6 +94,8 @@ pub(crate) struct Inner {
     device: RwLock<Arc<DeviceConfig>>,
     members: RwLock<BTreeMap<ClusterAlias, Arc<Member>>>,
     work: Arc<OpenWork>,
+    #[cfg(all(feature = "daemon", unix))]
+    carried: Arc<carried::CarriedStreams>,
     lockout: Mutex<Lockout<invites::Source>>,
     peers: peers::PeerBook,
     /// One change of files at a time within this process; between processes the home's lock does it.
@@ -90,6 +103,11 @@ pub(crate) struct Inner {
     started: jiff::Timestamp,
     #[cfg(all(feature = "host", unix))]
     exec: crate::exec::ExecTarget,
+    /// The sessions that live here; a node that only dials has none.
+    #[cfg(all(feature = "host", unix))]
+    sessions: std::sync::OnceLock<crate::terminal::Sessions>,
+    #[cfg(all(feature = "host", unix))]
+    opening: sessions::Opening,
 }
 
 impl Node {
@@ -117,6 +135,8 @@ impl Node {
                     device.limits.sessions_per_peer as usize,
                     device.limits.sessions as usize,
                 )),
+                #[cfg(all(feature = "daemon", unix))]
+                carried: Arc::default(),
                 device: RwLock::new(Arc::new(device)),
                 members: RwLock::new(BTreeMap::new()),
                 lockout: Mutex::new(Lockout::new(LockoutLimits::default())),
@@ -125,6 +145,10 @@ impl Node {
                 started,
                 #[cfg(all(feature = "host", unix))]
                 exec,
+                #[cfg(all(feature = "host", unix))]
+                sessions: std::sync::OnceLock::new(),
+                #[cfg(all(feature = "host", unix))]
+                opening: sessions::Opening::default(),
             }),
         };
         if mode == Mode::Serve {
@@ -137,7 +161,8 @@ impl Node {
         Ok(node)
     }
 
-    /// Stops taking requests and waits at most `at_most` for those that run.
+    /// Stops taking requests and waits at most `at_most` for those that run, and for the streams that are carried for
+    /// others.
     ///
     /// # Cancel safety
     /// Cancel safe: no request is taken any more, and [`Node::close`] does the rest.
@@ -145,6 +170,9 @@ impl Node {
         for member in self.members().into_values() {
             member.stop_accepting();
         }
+        #[cfg(all(feature = "daemon", unix))]
+        tokio::join!(self.inner.work.idle(at_most), self.inner.carried.idle(at_most));
+        #[cfg(not(all(feature = "daemon", unix)))]
         self.inner.work.idle(at_most).await;
     }
 
@@ -153,6 +181,12 @@ impl Node {
         self.finish(drain).await;
         let members: Vec<_> = self.members().into_values().collect();
         self.inner.scope.stop();
+        #[cfg(all(feature = "daemon", unix))]
+        {
+            // Before the network goes: so they are told why.
+            self.inner.carried.end();
+            self.inner.carried.idle(crate::timeouts::LAST_WORD).await;
+        }
         // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {
             member.close().await;

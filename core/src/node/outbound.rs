@@ -1,19 +1,70 @@
 //! Dialling: a member's endpoint, connections to machines, commands on them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use malai_model::address::{ClusterRef, KnownCluster, resolve};
 use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
+use malai_model::wire::local::{OpenRequest, OpenedView, Place, RunRequest, SingleWord};
 use malai_model::wire::{ConfigHave, ExecRequest};
 
 use super::member::MemberNetwork;
+#[cfg(unix)]
+use super::serve::Asker;
 use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, Rules, TargetMachine};
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
-use crate::p2p::{self, Connection, Endpoint, EndpointOptions, Pool, Protocol, Serve};
-use malai_model::wire::local::{RunRequest, SingleWord};
+use crate::p2p::{
+    self, Connection, Endpoint, EndpointOptions, P2pError, PathView, Pool, Protocol, Redial, Redialling,
+    Serve, Stream,
+};
+
+/// A machine that an address means.
+pub(crate) struct Found {
+    pub(crate) member: Arc<Member>,
+    pub(crate) target: TargetMachine,
+    /// What stood behind the address.
+    pub(crate) argv: Vec<String>,
+    /// How long reaching it may take, if somebody said so.
+    within: Option<Duration>,
+}
+
+impl Found {
+    /// Whether it is this very device.
+    pub(crate) fn place(&self) -> Place {
+        if self.target.id52 == self.member.own_id() { Place::Here } else { Place::Elsewhere }
+    }
+
+    /// What a front is told of a stream to it.
+    pub(crate) fn view(&self, path: PathView) -> OpenedView {
+        OpenedView {
+            cluster: self.member.alias().clone(),
+            machine: self.target.name.clone(),
+            id52: self.target.id52,
+            place: self.place(),
+            argv: self.argv.clone(),
+            address: path.address,
+            relayed: path.relayed,
+            rtt_us: u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Its address as a user knows it.
+    fn name(&self) -> String {
+        match &self.target.name {
+            Some(name) => format!("{name}.{}", self.member.alias()),
+            None => format!("{}.{}", self.target.id52, self.member.alias()),
+        }
+    }
+
+    /// The user knows a name, not an id52.
+    fn reach(&self, source: P2pError) -> NodeError {
+        ClusterError::Reach { machine: self.name(), source }.into()
+    }
+}
 
 impl Node {
     /// The endpoint of a member, bound when it is first needed. It answers if this node serves, whoever needs it first.
@@ -76,10 +127,20 @@ impl Node {
         peer: &Id52,
         addresses: &[String],
     ) -> Result<Connection, NodeError> {
+        self.connect_within(member, peer, addresses, self.inner.options.connect_timeout).await
+    }
+
+    async fn connect_within(
+        &self,
+        member: &Arc<Member>,
+        peer: &Id52,
+        addresses: &[String],
+        within: Duration,
+    ) -> Result<Connection, NodeError> {
         let network = self.network(member).await?;
         let mut hints = addresses.to_vec();
         hints.extend(self.inner.peers.hints(peer));
-        let connection = network.pool.get(*peer, &hints, self.inner.options.connect_timeout).await?;
+        let connection = network.pool.get(*peer, &hints, within).await?;
         let path = connection.path();
         tracing::debug!(cluster = %member.alias(), %peer, address = path.address, relayed = path.relayed, "connected");
         if let Some(address) = connection.remote_address() {
@@ -88,75 +149,96 @@ impl Node {
         Ok(connection)
     }
 
-    /// Resolves an address and runs a program there: on another machine over the network, on this device at once.
+    /// Says how a peer is reached again for a stream that lost its connection.
+    pub(crate) fn redial(&self, member: &Arc<Member>, peer: &Id52, addresses: &[String]) -> Arc<dyn Redial> {
+        Arc::new(PeerRedial {
+            node: self.clone(),
+            member: Arc::clone(member),
+            peer: *peer,
+            addresses: addresses.to_vec(),
+        })
+    }
+
+    /// Turns what was typed into a machine of a cluster. If the config in force does not have the machine, the manager is
+    /// asked once, since it may have been added meanwhile.
     ///
     /// # Errors
-    /// When the address does not resolve, the machine cannot be reached, or it refuses.
-    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
-        let (member, target, argv) = self.find(&request.words, request.single_word).await?;
-        if argv.is_empty() {
-            return Err(ClusterError::NoProgram { machine: request.words.join(" ") }.into());
+    /// When it means none that this device may know.
+    pub(crate) async fn find(&self, request: &OpenRequest) -> Result<Found, NodeError> {
+        let (member, target, argv) = self.find_words(request).await?;
+        Ok(Found { member, target, argv, within: request.connect_timeout })
+    }
+
+    /// Opens a stream to a machine that was found: over the network, or to this device itself.
+    ///
+    /// # Errors
+    /// When the machine cannot be reached.
+    ///
+    /// # Cancel safety
+    /// A cancelled call opens nothing.
+    pub(crate) async fn open(&self, found: &Found) -> Result<(Stream, PathView), NodeError> {
+        let Found { member, target, within, .. } = found;
+        #[cfg(unix)]
+        if found.place() == Place::Here {
+            return Ok((self.open_own(member)?, PathView::here()));
         }
-        let exec = ExecRequest { argv, env: request.env, resume: None };
-        if target.id52 == member.own_id() {
-            return self.run_here(&member, &exec).await;
-        }
-        let started = async {
-            let connection = self.connect(&member, &target.id52, &target.addresses).await?;
-            let stream = connection.open_stream().await?;
-            Ok(RunningCommand::start(stream, exec).await?)
+        let within = within.unwrap_or(self.inner.options.connect_timeout);
+        let opened = async {
+            let connection = self.connect_within(member, &target.id52, &target.addresses, within).await?;
+            Ok((connection.open_stream().await?, connection.path()))
         };
-        started.await.map_err(|error| match error {
-            // The user knows a name, not an id52. That a peer admits nobody of this identity shows at the first answer.
-            NodeError::Network(source) | NodeError::Exec(ExecError::Network(source)) => {
-                let name = target.name.as_ref().map_or_else(|| target.id52.to_string(), ToString::to_string);
-                ClusterError::Reach { machine: format!("{name}.{}", member.alias()), source }.into()
-            }
+        opened.await.map_err(|error| match error {
+            NodeError::Network(source) => found.reach(source),
             other => other,
         })
     }
 
-    /// This device is the target: the same check, the same process, no network.
-    #[cfg(all(feature = "host", unix))]
-    async fn run_here(
-        &self,
-        member: &Arc<Member>,
-        request: &ExecRequest,
-    ) -> Result<RunningCommand, NodeError> {
-        let loaded = member.loaded();
-        let authorized =
-            loaded.authorize_run(&member.own_id(), &request.argv, &self.ceilings()).map_err(|denied| {
-                ClusterError::Denied {
-                    what: request.argv.first().cloned().unwrap_or_default(),
-                    machine: "this machine".to_owned(),
-                    // Whoever owns the files may know why.
-                    reason: denied.to_string(),
-                }
-            })?;
-        let cluster = loaded.cluster_name.clone().unwrap_or_else(|| loaded.alias.to_string());
-        Ok(self.inner.exec.start_local(&authorized, request, &cluster).await?)
+    /// Resolves an address and runs a program there.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
+        let RunRequest { words, single_word, env } = request;
+        let found = self.find(&OpenRequest { words, single_word, connect_timeout: None }).await?;
+        let exec = ExecRequest { argv: found.argv.clone(), env, resume: None };
+        if exec.argv.is_empty() {
+            return Err(ClusterError::NoProgram { machine: found.name() }.into());
+        }
+        let (stream, _) = self.open(&found).await?;
+        let Found { member, target, .. } = &found;
+        let started = match found.place() {
+            Place::Here => RunningCommand::start(stream, exec).await,
+            Place::Elsewhere => {
+                let redial = self.redial(member, &target.id52, &target.addresses);
+                RunningCommand::start_resumable(stream, exec, redial, &member.scope).await
+            }
+        };
+        started.map_err(|error| match error {
+            // That a peer admits nobody of this identity shows at the first answer.
+            ExecError::Network(source) => found.reach(source),
+            other => other.into(),
+        })
     }
 
-    #[cfg(not(all(feature = "host", unix)))]
-    async fn run_here(
-        &self,
-        _member: &Arc<Member>,
-        _request: &ExecRequest,
-    ) -> Result<RunningCommand, NodeError> {
-        Err(ClusterError::CannotHost.into())
+    /// Asks this very device by the gate that peers pass: the same rules, limits and log. Returns the caller's end.
+    #[cfg(unix)]
+    fn open_own(&self, member: &Arc<Member>) -> Result<Stream, P2pError> {
+        let own = member.own_id();
+        let (ours, theirs) = Stream::pair(&member.scope, own, own)
+            .map_err(|error| P2pError::Lost { reason: format!("no socket could be made: {error}") })?;
+        self.take(member, Asker::here(own), theirs);
+        Ok(ours)
     }
 
-    /// Turns what was typed into a cluster, a machine and a program. If the config in force does not have the machine,
-    /// the manager is asked once, since it may have been added meanwhile.
-    async fn find(
+    async fn find_words(
         &self,
-        words: &[String],
-        single_word: SingleWord,
+        request: &OpenRequest,
     ) -> Result<(Arc<Member>, TargetMachine, Vec<String>), NodeError> {
+        let OpenRequest { words, single_word, .. } = request;
         let known = self.known_clusters()?;
         let device = self.device();
         let (to_resolve, as_they_are) = match single_word {
-            SingleWord::Split => (words, &[][..]),
+            SingleWord::Split => (words.as_slice(), &[][..]),
             SingleWord::Keep => words.split_at(words.len().min(1)),
         };
         let (found, mut argv) = resolve(to_resolve, &device.aliases, &known).map_err(ClusterError::from)?;
@@ -169,32 +251,36 @@ impl Node {
         let first = member.loaded().target(&machine);
         let target = match first {
             Ok(target) => target,
-            Err(error) if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager => {
-                match self.sync(&member).await {
-                    Ok(true) => member.loaded().target(&machine)?,
-                    Ok(false) => return Err(error.into()),
-                    Err(unasked) => {
-                        tracing::debug!(cluster = %cluster, error = %unasked, "the manager could not be asked");
-                        return Err(error.into());
-                    }
+            Err(error) if member.loaded().role != Role::Manager => match self.sync(&member).await {
+                Ok(true) => member.loaded().target(&machine)?,
+                Ok(false) => return Err(error.into()),
+                Err(unasked) => {
+                    tracing::debug!(cluster = %cluster, error = %unasked, "the manager could not be asked");
+                    return Err(error.into());
                 }
-            }
+            },
             Err(error) => return Err(error.into()),
         };
         Ok((member, target, argv))
     }
 
-    fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
-        let mut known = Vec::new();
-        for dir in self.home().clusters()? {
-            let info = self.home().load_cluster_info(&dir.alias)?.unwrap_or_default();
+    pub(super) fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
+        let known = |alias: ClusterAlias, role: Role| {
+            let info = self.home().load_cluster_info(&alias)?.unwrap_or_default();
             let mut ids: Vec<Id52> = info.manager.into_iter().chain(info.chain).collect();
-            if dir.role == Role::Manager {
-                ids.push(self.member(&dir.alias).map(|member| member.own_id())?);
+            if role == Role::Manager {
+                ids.push(self.member(&alias).map(|member| member.own_id())?);
             }
-            known.push(KnownCluster { alias: dir.alias, domain: info.domain, ids });
+            Ok(KnownCluster { alias, domain: info.domain, ids })
+        };
+        match self.inner.mode {
+            // Those that are served, whatever lies in the home meanwhile.
+            Mode::Serve => {
+                let members = self.members();
+                members.into_iter().map(|(alias, member)| known(alias, member.loaded().role)).collect()
+            }
+            Mode::Dial => self.home().clusters()?.into_iter().map(|dir| known(dir.alias, dir.role)).collect(),
         }
-        Ok(known)
     }
 
     /// As [`Self::sync`]; a join that is still open is tried first.
@@ -245,5 +331,27 @@ fn have(loaded: &LoadedCluster) -> Option<ConfigHave> {
             digest: malai_model::config::text_digest(text),
         }),
         Rules::Master { .. } | Rules::Absent => None,
+    }
+}
+
+/// Reaches a peer again as it was reached first.
+struct PeerRedial {
+    node: Node,
+    member: Arc<Member>,
+    peer: Id52,
+    addresses: Vec<String>,
+}
+
+impl Redial for PeerRedial {
+    fn redial(&self) -> Redialling {
+        let (node, member) = (self.node.clone(), Arc::clone(&self.member));
+        let (peer, addresses) = (self.peer, self.addresses.clone());
+        Box::pin(async move {
+            match node.connect(&member, &peer, &addresses).await {
+                Ok(connection) => connection.open_stream().await,
+                Err(NodeError::Network(error)) => Err(error),
+                Err(error) => Err(P2pError::Lost { reason: error.to_string() }),
+            }
+        })
     }
 }

@@ -97,6 +97,10 @@ impl Node {
             listening,
             connections,
             running: self.inner.work.len(),
+            #[cfg(all(feature = "daemon", unix))]
+            carried: self.inner.carried.list(),
+            #[cfg(not(all(feature = "daemon", unix)))]
+            carried: Vec::new(),
         }
     }
 }

@@ -14,6 +14,8 @@ use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, st
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
 use super::raw::{RawRecv, RawSend};
+#[cfg(unix)]
+use super::socket::SocketLink;
 use super::stream::Stream;
 use crate::task::Scope;
 
@@ -28,13 +30,36 @@ struct Inner {
     protocol: Protocol,
     scope: Scope,
     counters: Arc<Counters>,
+    /// How many streams are open.
+    streams: AtomicU64,
 }
 
 #[derive(Debug)]
 pub(super) enum Link {
     Quic(iroh::endpoint::Connection),
+    /// Another process carries one stream of a connection of its own.
+    #[cfg(unix)]
+    Socket(SocketLink),
     #[cfg(any(test, feature = "testing"))]
     Memory(memory::Link),
+}
+
+/// A connection that this handle does not keep open.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakConnection(std::sync::Weak<Inner>);
+
+impl WeakConnection {
+    /// Says whether somebody else still has the connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Closes the connection in good order, if somebody still has it.
+    pub(crate) fn close(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Connection(inner).close(CloseReason::normal());
+        }
+    }
 }
 
 /// Why a connection was closed.
@@ -55,6 +80,42 @@ pub struct PathView {
     pub relayed: bool,
     /// The present estimate of the round trip.
     pub rtt: Duration,
+}
+
+/// What a connection has carried, and carries now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionStats {
+    /// Bytes sent, as packets; 0 where nothing counts them.
+    pub bytes_sent: u64,
+    /// Bytes received, as packets; 0 where nothing counts them.
+    pub bytes_received: u64,
+    /// Streams that are open.
+    pub streams: u64,
+}
+
+/// A connection in use by a stream.
+#[derive(Debug)]
+pub(super) struct InUse(Connection);
+
+impl InUse {
+    fn new(connection: Connection) -> Self {
+        connection.0.streams.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::ops::Deref for InUse {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 /// How often peers of an endpoint broke the rules.
@@ -99,7 +160,11 @@ impl Connection {
         scope: Scope,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams: AtomicU64::new(0) }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
     }
 
     /// Returns who the peer is: it proved it.
@@ -125,6 +190,8 @@ impl Connection {
                 let (send, recv) = connection.open_bi().await.map_err(|error| self.describe(&error))?;
                 (RawSend::Quic(send), RawRecv::Quic(recv))
             }
+            #[cfg(unix)]
+            Link::Socket(_) => return Err(P2pError::Closed),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.open().ok_or_else(|| self.failure())?,
         };
@@ -144,6 +211,8 @@ impl Connection {
                 let (send, recv) = connection.accept_bi().await.map_err(|error| self.describe(&error))?;
                 (RawSend::Quic(send), RawRecv::Quic(recv))
             }
+            #[cfg(unix)]
+            Link::Socket(_) => return Err(P2pError::Closed),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.accept().await.ok_or_else(|| self.failure())?,
         };
@@ -154,6 +223,8 @@ impl Connection {
     pub fn close(&self, reason: CloseReason) {
         match &self.0.link {
             Link::Quic(connection) => connection.close(VarInt::from_u32(reason.code), reason.text.as_bytes()),
+            #[cfg(unix)]
+            Link::Socket(link) => link.close(&reason),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.close(reason),
         }
@@ -163,6 +234,8 @@ impl Connection {
     pub async fn closed(&self) -> CloseReason {
         match &self.0.link {
             Link::Quic(connection) => CloseReason::of(&connection.closed().await),
+            #[cfg(unix)]
+            Link::Socket(link) => link.closed().await,
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.closed().await,
         }
@@ -172,6 +245,8 @@ impl Connection {
     pub fn is_closed(&self) -> bool {
         match &self.0.link {
             Link::Quic(connection) => connection.close_reason().is_some(),
+            #[cfg(unix)]
+            Link::Socket(link) => link.close_reason().is_some(),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.close_reason().is_some(),
         }
@@ -193,14 +268,51 @@ impl Connection {
                     rtt: path.rtt(),
                 })
             }
+            #[cfg(unix)]
+            Link::Socket(link) => link.path(),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => PathView { address: "memory".to_owned(), relayed: false, rtt: link.rtt() },
         }
     }
 
+    /// Returns what it has carried.
+    pub fn stats(&self) -> ConnectionStats {
+        let streams = self.0.streams.load(Ordering::Relaxed);
+        match &self.0.link {
+            Link::Quic(connection) => {
+                let stats = connection.stats();
+                ConnectionStats {
+                    bytes_sent: stats.udp_tx.bytes,
+                    bytes_received: stats.udp_rx.bytes,
+                    streams,
+                }
+            }
+            #[cfg(unix)]
+            Link::Socket(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+        }
+    }
+
+    /// Notes that a stream uses it.
+    pub(super) fn enter(&self) -> InUse {
+        InUse::new(self.clone())
+    }
+
     /// Returns the peer's IP address, unless a relay carries the connection.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.path().address.parse().ok()
+    }
+
+    /// Packets that came, as far as the transport counts them: more of them is a sign of life.
+    pub(super) fn received(&self) -> u64 {
+        match &self.0.link {
+            Link::Quic(connection) => connection.stats().udp_rx.datagrams,
+            #[cfg(unix)]
+            Link::Socket(_) => 0,
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => 0,
+        }
     }
 
     pub(super) fn rtt(&self) -> Duration {
@@ -215,6 +327,11 @@ impl Connection {
         &self.0.counters
     }
 
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Says whether nothing but this handle uses the connection: no stream, no clone.
     pub(super) fn is_unused(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -227,6 +344,8 @@ impl Connection {
                 Some(error) => self.describe(&error),
                 None => P2pError::lost("its streams ended"),
             },
+            #[cfg(unix)]
+            Link::Socket(link) => link.failure(self.0.peer),
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => match link.close_reason() {
                 Some(reason) if reason.code == CLOSE_NOT_ADMITTED => {
@@ -235,6 +354,25 @@ impl Connection {
                 Some(reason) => P2pError::Lost { reason: reason.text },
                 None => P2pError::lost("its streams ended"),
             },
+        }
+    }
+
+    /// Says whether the connection ended without anybody wanting it: then a stream may go on over another one.
+    pub(super) fn is_lost(&self) -> bool {
+        match &self.0.link {
+            Link::Quic(connection) => match connection.close_reason() {
+                Some(
+                    ConnectionError::ApplicationClosed(_)
+                    | ConnectionError::LocallyClosed
+                    | ConnectionError::VersionMismatch,
+                )
+                | None => false,
+                Some(error) => matches!(self.describe(&error), P2pError::Lost { .. }),
+            },
+            #[cfg(unix)]
+            Link::Socket(link) => link.is_lost(),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(link) => link.is_lost(),
         }
     }
 
@@ -303,6 +441,11 @@ impl CloseReason {
 }
 
 impl PathView {
+    /// The way of this device to itself.
+    pub(crate) fn here() -> Self {
+        Self { address: "this device".to_owned(), relayed: false, rtt: Duration::ZERO }
+    }
+
     fn unknown() -> Self {
         Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
     }

@@ -1,4 +1,4 @@
-//! The bytes under the credited stream: a QUIC stream, or one in memory.
+//! The bytes under the credited stream: a QUIC stream, one over a socket, or one in memory.
 
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -9,6 +9,8 @@ use tokio::io::AsyncReadExt;
 
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
+#[cfg(unix)]
+use super::socket::{SocketRecv, SocketSend};
 
 /// Why raw bytes do not flow any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub(super) enum RawEnd {
 #[derive(Debug)]
 pub(super) enum RawSend {
     Quic(SendStream),
+    #[cfg(unix)]
+    Socket(SocketSend),
+    /// None: nothing flows until there is another.
+    Detached,
     #[cfg(any(test, feature = "testing"))]
     Memory(memory::PipeSend),
 }
@@ -31,6 +37,10 @@ pub(super) enum RawSend {
 #[derive(Debug)]
 pub(super) enum RawRecv {
     Quic(RecvStream),
+    #[cfg(unix)]
+    Socket(SocketRecv),
+    /// None: nothing flows until there is another.
+    Detached,
     #[cfg(any(test, feature = "testing"))]
     Memory(memory::PipeRecv),
 }
@@ -60,6 +70,9 @@ impl RawSend {
                         Poll::Ready(Err(_)) => return Poll::Ready(Err(RawEnd::Lost)),
                     }
                 }
+                #[cfg(unix)]
+                Self::Socket(socket) => return socket.poll_write(cx, out),
+                Self::Detached => return Poll::Pending,
                 #[cfg(any(test, feature = "testing"))]
                 Self::Memory(pipe) => match pipe.poll_write(cx, &mut out[0]) {
                     Poll::Pending => return Poll::Pending,
@@ -82,6 +95,9 @@ impl RawSend {
                 // It fails only if the stream is closed already, which is what is wanted.
                 let _closed = stream.finish();
             }
+            #[cfg(unix)]
+            Self::Socket(socket) => socket.finish(),
+            Self::Detached => {}
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(pipe) => pipe.finish(),
         }
@@ -93,13 +109,16 @@ impl RawSend {
             Self::Quic(stream) => {
                 let _closed = stream.reset(VarInt::from_u32(code));
             }
+            #[cfg(unix)]
+            Self::Socket(socket) => socket.reset(code),
+            Self::Detached => {}
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(pipe) => pipe.reset(code),
         }
     }
 
-    /// Resolves when the peer's transport has everything (`Ok`), or wants no more, or is gone. Only after
-    /// `finish`.
+    /// Resolves when the peer's transport has everything (`Ok`, only after `finish`), or wants no more, or is
+    /// gone.
     pub(super) fn acknowledged(&self) -> Boxed<Result<(), RawEnd>> {
         match self {
             Self::Quic(stream) => {
@@ -112,9 +131,25 @@ impl RawSend {
                     }
                 })
             }
+            #[cfg(unix)]
+            Self::Socket(socket) => socket.acknowledged(),
+            // Whoever finished it knew that the peer has everything.
+            Self::Detached => Box::pin(std::future::ready(Ok(()))),
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(pipe) => Box::pin(pipe.acknowledged()),
         }
+    }
+}
+
+impl RawSend {
+    /// Says whether word of the acknowledgement comes with the bytes of the other direction: somebody has to read
+    /// them.
+    pub(super) fn acknowledges_by_reading(&self) -> bool {
+        #[cfg(unix)]
+        if let Self::Socket(_) = self {
+            return true;
+        }
+        false
     }
 }
 
@@ -132,6 +167,9 @@ impl RawRecv {
                     _ => RawEnd::Lost,
                 }
             }),
+            #[cfg(unix)]
+            Self::Socket(socket) => socket.poll_read(cx, buffer),
+            Self::Detached => Poll::Pending,
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(pipe) => pipe.poll_read(cx, buffer),
         }
@@ -143,6 +181,9 @@ impl RawRecv {
             Self::Quic(stream) => {
                 let _closed = stream.stop(VarInt::from_u32(code));
             }
+            #[cfg(unix)]
+            Self::Socket(socket) => socket.stop(code),
+            Self::Detached => {}
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(pipe) => pipe.stop(code),
         }

@@ -12,17 +12,23 @@ mod cluster;
 mod daemon;
 mod home;
 mod invocation;
+mod link;
 mod net;
 mod process;
+mod terminal;
+mod user;
 mod wait;
 
 pub use cluster::{Cluster, Member};
 pub use daemon::Daemon;
 pub use home::TestHome;
 pub use invocation::Invocation;
+pub use link::UdpLink;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
+pub use terminal::{Terminal, TerminalCommand};
+pub use user::{TestUser, is_root};
 pub use wait::{await_some, await_until};
 
 use std::time::Duration;

@@ -2,6 +2,9 @@
 
 mod endpoints;
 mod hostile;
+mod resume;
+#[cfg(unix)]
+mod sockets;
 mod streams;
 
 use std::net::SocketAddr;

@@ -44,10 +44,36 @@ pub enum ApiRequest {
         /// Which cluster; absent: all.
         cluster: Option<ClusterAlias>,
     },
+    /// Finds the service that an address means. Answered by `Service`.
+    FindService {
+        /// The address: of a service, or of a machine, which means its `ssh`.
+        address: String,
+    },
+    /// Lists the services that this device may reach. Answered by `Services`.
+    ListServices {
+        /// Which cluster; absent: all.
+        cluster: Option<ClusterAlias>,
+    },
     /// Describes this home. Answered by `Info`.
     Info {},
     /// Describes what runs now. Answered by `Status`.
     Status {},
+    /// Opens a stream to a machine, which then goes on over the very socket that carried the request. Answered by
+    /// `Opening` if it takes a moment, then by `Opened`.
+    Open(OpenRequest),
+}
+
+/// Input of [`ApiRequest::Open`]: a stream to a machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// The address, and what was typed behind it.
+    pub words: Vec<String>,
+    /// What a single word with blanks means.
+    #[serde(default, skip_serializing_if = "SingleWord::is_typed")]
+    pub single_word: SingleWord,
+    /// How long reaching the machine may take; absent: as long as whoever dials does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
 }
 
 /// Input of [`ApiRequest::CreateInvite`].

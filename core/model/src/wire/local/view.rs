@@ -1,9 +1,10 @@
 //! What a front is shown. These types are the schema of `--json` output and of the daemon's socket: fields are only
 //! added, never renamed.
 
+use crate::code::ErrorCode;
 use crate::diagnostic::Diagnostic;
 use crate::id::Id52;
-use crate::name::{ClusterAlias, MachineName};
+use crate::name::{ClusterAlias, MachineName, ServiceName};
 use crate::wire::WireError;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,23 +34,113 @@ pub enum ApiReply {
         /// A cluster each.
         clusters: Vec<SyncView>,
     },
+    /// A service.
+    Service(ServiceView),
+    /// Services.
+    Services {
+        /// By address.
+        services: Vec<ServiceView>,
+    },
     /// This home.
     Info(InfoView),
     /// What runs.
     Status(StatusView),
+    /// The machine is being dialled: the answer follows.
+    Opening {},
+    /// A stream is open.
+    Opened(OpenedView),
     /// It failed.
     Failed(FailedView),
+}
+
+/// A stream to a machine: where it leads, and what is to be said there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedView {
+    /// The cluster, as this device calls it.
+    pub cluster: ClusterAlias,
+    /// The machine's name there, if it is known by one.
+    pub machine: Option<MachineName>,
+    /// The machine's identity.
+    pub id52: Id52,
+    /// Whether it is this very device.
+    pub place: Place,
+    /// What stood behind the address: the program's words, an alias's first.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// Where the machine is: `ip:port`, or the URL of a relay.
+    pub address: String,
+    /// Whether a relay carries the stream.
+    pub relayed: bool,
+    /// The round trip in microseconds.
+    pub rtt_us: u64,
+}
+
+/// Where a machine is, seen from this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// It is this device.
+    Here,
+    /// It is another one.
+    Elsewhere,
+}
+
+impl OpenedView {
+    /// The machine's address as a user knows it: `web01.company`.
+    pub fn shown(&self) -> String {
+        match &self.machine {
+            Some(name) => format!("{name}.{}", self.cluster),
+            None => format!("{}.{}", self.id52, self.cluster),
+        }
+    }
+
+    /// An address that means this machine whatever it is called by now: `<id52>.company`.
+    pub fn address_by_id(&self) -> String {
+        format!("{}.{}", self.id52, self.cluster)
+    }
 }
 
 /// A failure of an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailedView {
-    /// What, as on the wire.
+    /// What, as on the wire: its message ends in those of the causes.
     #[serde(flatten)]
     pub error: WireError,
+    /// What lies beneath, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
     /// What is wrong with files, if that is why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl FailedView {
+    /// Takes an error apart.
+    pub fn of(
+        code: ErrorCode,
+        error: &dyn std::error::Error,
+        hint: Option<String>,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Self {
+        let mut causes = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { error: WireError::of(code, error, hint), causes, diagnostics }
+    }
+
+    /// The message without those of the causes.
+    pub fn own_message(&self) -> &str {
+        let folded: usize = self.causes.iter().map(|cause| 2 + cause.len()).sum();
+        let message = &self.error.message;
+        match message.len().checked_sub(folded).and_then(|end| message.split_at_checked(end)) {
+            Some((own, rest)) if rest.ends_with(self.causes.last().map_or("", String::as_str)) => own,
+            // Of a version that folds in another way.
+            _ => message,
+        }
+    }
 }
 
 /// What this device is in a cluster.
@@ -98,6 +189,31 @@ pub struct MachineView {
     /// Where its config stands; manager only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<MachineSyncView>,
+}
+
+/// A service of another machine, as this device knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// What to type: `ssh.web01.company`, `mysql.company`.
+    pub address: String,
+    /// The cluster, as this device calls it.
+    pub cluster: ClusterAlias,
+    /// The hosting machine's name, if it is known by one.
+    pub machine: Option<MachineName>,
+    /// The hosting machine.
+    pub id52: Id52,
+    /// The service's name.
+    pub service: ServiceName,
+    /// `tcp` or `http`, as far as this device knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+impl ServiceView {
+    /// An address that means the hosting machine whatever it is called: `<id52>.company`.
+    pub fn machine_by_id(&self) -> String {
+        format!("{}.{}", self.id52, self.cluster)
+    }
 }
 
 /// Where a machine's config stands, as its manager knows.
@@ -221,6 +337,25 @@ pub struct StatusView {
     pub connections: Vec<ConnectionView>,
     /// How many requests of others run now.
     pub running: usize,
+    /// The streams to machines that it carries for commands of this user.
+    #[serde(default)]
+    pub carried: Vec<CarriedView>,
+}
+
+/// A stream to a machine that the daemon carries for a process of its user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CarriedView {
+    /// Which cluster.
+    pub cluster: ClusterAlias,
+    /// The machine.
+    pub peer: Id52,
+    /// Its name in the cluster, if it is known by one.
+    pub name: Option<MachineName>,
+    /// The process, where the system tells.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// When it was opened.
+    pub since: Timestamp,
 }
 
 /// Where an identity listens.
@@ -253,4 +388,69 @@ pub struct ConnectionView {
     pub relayed: bool,
     /// The round trip in microseconds.
     pub rtt_us: u64,
+}
+
+/// What a copy came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CopyView {
+    /// Files and links that were written.
+    pub files: u64,
+    /// Files and links that were there already.
+    pub skipped: u64,
+    /// Bytes of files that went over the network.
+    pub bytes: u64,
+    /// Bytes that an earlier, unfinished copy had brought already.
+    pub resumed_bytes: u64,
+    /// What was deleted at the destination since the source does not have it.
+    pub deleted: u64,
+    /// How many things could not be copied or deleted.
+    pub failed: u64,
+    /// What they are; the first thousand.
+    pub warnings: Vec<CopyProblemView>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Something that could not be copied or deleted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CopyProblemView {
+    /// The stable code.
+    pub code: crate::code::ErrorCode,
+    /// What, with its machine before it if it is on another.
+    pub path: String,
+    /// Why.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reach web01.company")]
+    struct Reach(#[source] Beneath);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer: within 5 s")]
+    struct Beneath;
+
+    #[test]
+    fn a_failure_crosses_the_socket_with_its_causes_apart() {
+        let failed = FailedView::of(ErrorCode::PeerUnreachable, &Reach(Beneath), None, Vec::new());
+        let line = serde_json::to_string(&failed).expect("is a text");
+        let read: FailedView = serde_json::from_str(&line).expect("reads");
+        assert_eq!(
+            read.error.message, "reach web01.company: no answer: within 5 s",
+            "for who knows no causes"
+        );
+        assert_eq!(read.own_message(), "reach web01.company");
+        assert_eq!(read.causes, ["no answer: within 5 s"]);
+    }
+
+    #[test]
+    fn a_failure_of_an_older_daemon_has_one_message() {
+        let line = r#"{"code":"p2p.unreachable","message":"reach web01: no answer"}"#;
+        let read: FailedView = serde_json::from_str(line).expect("reads");
+        assert_eq!(read.own_message(), "reach web01: no answer");
+    }
 }
