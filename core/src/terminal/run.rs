@@ -24,6 +24,8 @@ const READ: usize = 16 * 1024;
 const MAX_CONNECTIONS: usize = 64;
 /// How long a terminal that a program still has open is listened to when the session's first process has ended.
 const DRAIN: Duration = Duration::from_millis(300);
+/// How long nothing has to happen until a session gives memory back.
+const REST: Duration = Duration::from_secs(10);
 /// How often a terminal that nobody has open is looked at while the session's first process runs.
 const CLOSED: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,8 @@ pub(super) struct Running {
     /// Until when the program's first words wait for a client.
     audience_until: Option<Instant>,
     drained_at: Option<Instant>,
+    /// Whether nothing has happened for a while.
+    rests: bool,
     ending: Option<(EndReason, Ending)>,
     /// Those who wait for the end.
     asked_end: Vec<Outbox>,
@@ -115,6 +119,7 @@ impl Running {
             read_after: None,
             audience_until,
             drained_at: None,
+            rests: false,
             ending: None,
             asked_end: Vec::new(),
         }
@@ -190,7 +195,8 @@ impl Running {
             self.patience.idle.filter(|_| self.session.is_alone()).map(|idle| self.session.idle_since + idle);
         let linger = self.session.ended().map(|_| self.session.idle_since + self.patience.linger);
         let drained = self.drained_at.filter(|_| self.wants_read());
-        let times = [idle, linger, drained, self.read_after, self.audience_until];
+        let rest = (!self.rests).then(|| self.session.idle_since + REST);
+        let times = [idle, linger, drained, rest, self.read_after, self.audience_until];
         times.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -203,6 +209,12 @@ impl Running {
         }
         if is_due(self.audience_until) {
             self.audience_until = None;
+        }
+        if self.session.idle_since + REST > now {
+            self.rests = false;
+        } else if !self.rests {
+            self.rests = true;
+            self.session.rest();
         }
         if self.session.ended().is_some() {
             return;

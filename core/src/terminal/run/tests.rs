@@ -545,3 +545,14 @@ async fn a_session_that_hangs_is_not_waited_for() {
     assert_eq!(error.code().as_str(), "session.failed");
     assert!(matches!(error, SessionError::Unanswered { .. }) && error.hint().is_some());
 }
+
+#[tokio::test]
+async fn a_shell_reads_what_was_typed_ahead() {
+    let rig = Rig::start("PS1='> ' exec sh -i");
+    let mut client = rig.attach(control(1, Some(0))).await;
+    client.sees("> ").await;
+    client.types("mine=kept\r").await;
+    client.types("echo said-$((1+0))\r").await;
+    client.sees("said-1").await;
+    rig.end().await;
+}
