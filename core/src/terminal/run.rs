@@ -26,6 +26,8 @@ const MAX_CONNECTIONS: usize = 64;
 const DRAIN: Duration = Duration::from_millis(300);
 /// How long nothing has to happen until a session gives memory back.
 const REST: Duration = Duration::from_secs(10);
+/// How often a session looks whether its directory is there: without it nobody can reach it.
+const LOOK: Duration = Duration::from_secs(30);
 /// How often a terminal that nobody has open is looked at while the session's first process runs.
 const CLOSED: Duration = Duration::from_secs(1);
 
@@ -40,11 +42,19 @@ pub(super) struct Patience {
     pub(super) linger: Duration,
     /// Between SIGHUP and SIGKILL.
     pub(super) grace: Duration,
+    /// Between two looks at its directory.
+    pub(super) look: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { idle: None, audience: false, linger: Duration::from_secs(600), grace: timeouts::HANGUP_GRACE }
+        Self {
+            idle: None,
+            audience: false,
+            linger: Duration::from_secs(600),
+            grace: timeouts::HANGUP_GRACE,
+            look: LOOK,
+        }
     }
 }
 
@@ -68,6 +78,9 @@ pub(super) struct Running {
     master: PtyMaster,
     group: Option<Arc<ProcessGroup>>,
     listener: UnixListener,
+    /// The lock in its directory: held as long as the session lives.
+    lock: std::fs::File,
+    look_at: Instant,
     /// The user whose daemon may connect.
     daemon: u32,
     patience: Patience,
@@ -97,6 +110,7 @@ impl Running {
         session: Session,
         program: PtyProcess,
         listener: UnixListener,
+        lock: std::fs::File,
         daemon: u32,
         patience: Patience,
     ) -> Self {
@@ -107,6 +121,8 @@ impl Running {
             master: program.master,
             group: Some(Arc::new(program.group)),
             listener,
+            lock,
+            look_at: Instant::now() + patience.look,
             daemon,
             patience,
             scope: Scope::new(),
@@ -197,7 +213,7 @@ impl Running {
         let drained = self.drained_at.filter(|_| self.wants_read());
         let rest = (!self.rests).then(|| self.session.idle_since + REST);
         let times = [idle, linger, drained, rest, self.read_after, self.audience_until];
-        times.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        times.into_iter().flatten().fold(self.look_at, Instant::min)
     }
 
     /// Does what is due.
@@ -217,6 +233,7 @@ impl Running {
             self.session.rest();
         }
         if self.session.ended().is_some() {
+            self.look_at = now + self.patience.look;
             return;
         }
         if is_due(self.drained_at) && self.wants_read() {
@@ -355,6 +372,12 @@ impl Running {
             tracing::debug!(%error, "the terminal keeps its size");
         }
     }
+}
+
+/// Whether a file was removed that is still open.
+fn has_no_name(file: &std::fs::File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
 async fn type_into(master: &PtyMaster, bytes: Option<&Bytes>) -> io::Result<usize> {

@@ -41,7 +41,8 @@ impl Rig {
         let session = Session::new(id.clone(), argv, user.name, WindowSize::default());
         let listener = socket::listen(dir.path()).expect("listens");
         let program = PtyProcess::spawn(&request, WindowSize::default(), Login::Program).expect("starts");
-        let mut running = Running::new(session, program, listener, effective_uid(), patience);
+        let (lock, _) = crate::terminal::life::claim(dir.path()).expect("is free");
+        let mut running = Running::new(session, program, listener, lock, effective_uid(), patience);
         let scope = Scope::new();
         let over = scope.spawn("session", async move { running.run_to_end().await });
         Self { dir, id, scope, over }
@@ -555,4 +556,13 @@ async fn a_shell_reads_what_was_typed_ahead() {
     client.types("echo said-$((1+0))\r").await;
     client.sees("said-1").await;
     rig.end().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_directory_is_gone_ends() {
+    let patience = Patience { look: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::start_with("cat", patience);
+    assert_eq!(rig.info().await.ended, None);
+    std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
+    rig.is_over().await;
 }
