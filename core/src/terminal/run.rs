@@ -240,6 +240,14 @@ impl Running {
             self.is_drained();
             return;
         }
+        if is_due(Some(self.look_at)) {
+            self.look_at = now + self.patience.look;
+            if has_no_name(&self.lock) && self.ending.is_none() {
+                tracing::warn!("the directory of this session is gone: it ends");
+                self.hang_up(EndReason::Other);
+                return;
+            }
+        }
         let idle = self
             .patience
             .idle

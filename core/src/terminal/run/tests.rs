@@ -90,10 +90,10 @@ impl Rig {
         if let Err(error) = ask_end(&self.id, self.dir.path(), EndReason::Asked).await {
             assert!(matches!(error, SessionError::Gone { .. }), "{error}");
         }
-        self.is_over().await;
+        self.goes().await;
     }
 
-    async fn is_over(self) {
+    async fn goes(self) {
         tokio::time::timeout(LONG, self.over).await.expect("is over in time").expect("did not panic");
         self.scope.shutdown(Duration::from_secs(1)).await;
     }
@@ -189,7 +189,7 @@ async fn what_is_typed_arrives_and_what_is_shown_and_the_end_come_back() {
     assert_eq!(client.last().await, exited(3));
     assert!(client.text().ends_with("got hello\r\n"), "{:?}", client.text());
     client.writer.seen().await.expect("is told");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -388,13 +388,13 @@ async fn the_end_is_kept_for_who_comes_next_and_then_forgotten() {
     assert_eq!(client.last().await, exited(7));
     assert!(client.text().contains("last words"));
     client.writer.seen().await.expect("is told");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
 async fn an_end_that_nobody_comes_for_is_forgotten_after_a_while() {
     let patience = Patience { linger: Duration::from_millis(200), ..Patience::default() };
-    Rig::start_with("exit 0", patience).is_over().await;
+    Rig::start_with("exit 0", patience).goes().await;
 }
 
 #[tokio::test]
@@ -406,7 +406,7 @@ async fn a_session_that_is_ended_is_killed_if_it_must_be_and_its_client_hears_of
     let end = ask_end(&rig.id, rig.dir.path(), EndReason::Asked).await.expect("ends");
     assert_eq!(end, CommandEnd::Killed { signal: 9 });
     assert_eq!(client.last().await, HostEvent::Ended(end));
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -416,7 +416,7 @@ async fn a_client_whose_right_was_taken_away_hears_that() {
     ask_end(&rig.id, rig.dir.path(), EndReason::Revoked).await.expect("ends");
     let HostEvent::Failed(error) = client.last().await else { panic!("it is told something else") };
     assert_eq!(error.code.as_str(), "acl.revoked");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -427,14 +427,14 @@ async fn a_session_that_nobody_uses_ends_when_it_is_to() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(rig.info().await.ended, None, "somebody is attached");
     drop(client);
-    rig.is_over().await;
+    rig.goes().await;
     // One that shows something is used.
     let rig = Rig::start_with(
         "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done; echo x > file; cat",
         patience,
     );
     rig.await_file("file").await;
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -564,5 +564,5 @@ async fn a_session_whose_directory_is_gone_ends() {
     let rig = Rig::start_with("cat", patience);
     assert_eq!(rig.info().await.ended, None);
     std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
-    rig.is_over().await;
+    rig.goes().await;
 }
