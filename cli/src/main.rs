@@ -8,6 +8,7 @@ mod error;
 mod log;
 mod output;
 mod own_programs;
+mod pipes;
 mod rsh;
 mod signals;
 mod terminal;

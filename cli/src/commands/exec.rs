@@ -1,7 +1,7 @@
 //! `malai web01.company ps aux`.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+
 use std::os::fd::AsFd;
 
 use malai_core::Bytes;
@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::{Context, Outcome, session};
 use crate::args::SessionOptions;
 use crate::error::Failure;
+use crate::pipes;
 use crate::signals::{Signals, number};
+use crate::terminal;
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -25,7 +27,9 @@ pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 /// program, it is a session.
 pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
-    if options.tty || options.detach || client.is_bare_address(words)? {
+    // Without a terminal an address alone is a mistake, and told as one.
+    let is_shell = terminal::is_terminal() && client.is_bare_address(words)?;
+    if options.tty || options.detach || is_shell {
         return session::open_by(context, &client, words, options).await;
     }
     let request =
@@ -120,7 +124,7 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
         let mut stdin = std::io::stdin().lock();
         loop {
             let mut block = vec![0; STDIN_BLOCK];
-            match stdin.read(&mut block) {
+            match pipes::read(&mut stdin, &mut block) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
                     block.truncate(count);
@@ -166,9 +170,9 @@ impl Writer {
             let mut written = Ok(());
             while let (Ok(()), Some((target, block))) = (&written, waiting.blocking_recv()) {
                 match target {
-                    Target::Stdout => written = stdout.write_all(&block),
+                    Target::Stdout => written = pipes::write_all(&mut stdout, &block),
                     // Whoever closed stderr does not want it.
-                    Target::Stderr => _ = stderr.write_all(&block),
+                    Target::Stderr => _ = pipes::write_all(&mut stderr, &block),
                 }
             }
             // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.

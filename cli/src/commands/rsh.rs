@@ -1,5 +1,7 @@
 //! `malai rsh`: what rsync, git, scp, sftp and ansible take for `ssh`.
 
+use std::io::IsTerminal;
+
 use malai_core::api::{RunRequest, SessionRequest, SingleWord};
 
 use super::exec::{self, Feed};
@@ -72,9 +74,11 @@ fn wants_terminal(call: &SshCall, is_shell: bool) -> Result<bool, Failure> {
         )),
         (TerminalWish::Never | TerminalWish::Auto, false) => Ok(false),
         (_, true) => Ok(true),
-        // ansible forces one for each command although nobody sits there: a command needs none, and its output stays
-        // what it is.
-        (TerminalWish::Ask | TerminalWish::Force, false) => Ok(terminal::is_terminal()),
+        // ansible forces one for each command, and reads the output itself, which is to stay what it is: a terminal is
+        // for somebody who sits at one.
+        (TerminalWish::Ask | TerminalWish::Force, false) => {
+            Ok(terminal::is_terminal() && std::io::stdout().is_terminal())
+        }
     }
 }
 

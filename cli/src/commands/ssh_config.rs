@@ -41,7 +41,10 @@ pub(crate) async fn ssh_config(context: &Context, cluster: Option<ClusterAlias>)
 fn host(service: &ServiceView) -> Option<String> {
     let machine = service.machine.as_ref()?;
     let host = format!("{machine}.{}", service.cluster);
-    (service.service.as_str() == SERVICE && service.address == format!("{SERVICE}.{host}")).then_some(host)
+    let is_it = service.service.as_str() == SERVICE
+        && service.address == format!("{SERVICE}.{host}")
+        && service.protocol.as_deref() == Some("tcp");
+    is_it.then_some(host)
 }
 
 fn blocks(cluster: Option<&ClusterAlias>, services: &[ServiceView], proxy_command: &str) -> Vec<String> {

@@ -1,6 +1,5 @@
 //! `malai stdio`: stdin and stdout, connected to a service.
 
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
 use malai_core::Bytes;
@@ -12,6 +11,7 @@ use super::exec::BROKEN_PIPE;
 use super::{Context, Outcome};
 use crate::error::Failure;
 use crate::output::DONE;
+use crate::pipes;
 use crate::signals::{Signals, number};
 
 /// How many blocks may wait for a slow pipe.
@@ -89,7 +89,7 @@ fn start_stdin(scope: &Scope, input: ServiceInput) {
         let mut stdin = std::io::stdin().lock();
         loop {
             let mut block = vec![0; STDIN_BLOCK];
-            match stdin.read(&mut block) {
+            match pipes::read(&mut stdin, &mut block) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
                     block.truncate(count);
@@ -126,7 +126,7 @@ impl Writer {
         std::thread::spawn(move || {
             let mut written = Ok(());
             while let (Ok(()), Some(block)) = (&written, waiting.blocking_recv()) {
-                written = stdout.write_all(&block);
+                written = pipes::write_all(&mut stdout, &block);
             }
             // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
             drop((waiting, stdout));

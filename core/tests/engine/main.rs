@@ -12,6 +12,7 @@ mod joining;
 mod limits;
 mod many;
 mod ports;
+mod resuming;
 mod revoking;
 mod services;
 mod shutdown;
