@@ -1,8 +1,35 @@
 //! Names of malai's own: some programs take only a path where they call another, so a symbolic link says which
-//! subcommand is meant.
+//! subcommand is meant; and malai starts itself under others for work of its own.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::process::ExitCode;
+
+use malai_core::terminal::{Begun, SESSION_PROGRAM, SessionHost};
+
+/// Does the work that malai starts itself for; `None` if this is the command line. To be asked first of all: some of it
+/// has to be done while the process has one thread.
+pub(crate) fn run_own() -> Option<ExitCode> {
+    match std::env::args_os().next()?.to_str()? {
+        SESSION_PROGRAM => Some(run_session()),
+        _ => None,
+    }
+}
+
+/// The process of one session: small, with one thread.
+fn run_session() -> ExitCode {
+    let host = match SessionHost::begin() {
+        Begun::Session(host) => host,
+        Begun::Leave(code) => return code,
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(host.run());
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
 
 /// Turns the words that this process was started with into those of a plain `malai`.
 pub(crate) fn plain_words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

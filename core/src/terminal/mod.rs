@@ -20,6 +20,8 @@ mod job;
 #[cfg(all(feature = "host", unix))]
 mod life;
 #[cfg(all(feature = "host", unix))]
+mod outbox;
+#[cfg(all(feature = "host", unix))]
 mod protocol;
 #[cfg(all(feature = "host", unix))]
 mod recent;
@@ -28,7 +30,11 @@ mod record;
 #[cfg(all(feature = "host", unix))]
 mod registry;
 #[cfg(all(feature = "host", unix))]
+mod run;
+#[cfg(all(feature = "host", unix))]
 mod screen;
+#[cfg(all(feature = "host", unix))]
+mod session;
 #[cfg(all(feature = "host", unix))]
 mod socket;
 #[cfg(all(feature = "host", unix))]
@@ -43,7 +49,7 @@ pub use connection::{HostConnection, HostEvent, HostReader, HostWriter};
 #[cfg(all(feature = "host", unix))]
 pub use error::{SessionError, UnknownSession};
 #[cfg(all(feature = "host", unix))]
-pub use host::{SESSION_PROGRAM, SessionHost};
+pub use host::{Begun, SESSION_PROGRAM, SessionHost};
 #[cfg(all(feature = "host", unix))]
 pub use job::{Audience, SessionGrant, SessionJob};
 #[cfg(all(feature = "host", unix))]
