@@ -18,7 +18,6 @@ pub mod node;
 pub mod p2p;
 pub mod service;
 pub mod task;
-#[cfg(all(feature = "host", unix))]
 pub mod terminal;
 pub mod timeouts;
 

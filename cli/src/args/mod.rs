@@ -1,10 +1,21 @@
 //! The command line's grammar.
 
+mod comfort;
+mod run;
+mod session;
+mod ssh;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
+
+pub(crate) use self::comfort::{CompleteWordsArgs, CompletionsArgs, ManArgs, PingArgs, Shell};
+pub(crate) use self::run::RunArgs;
+use self::session::{SESSIONS_HELP, SHELL_HELP};
+pub(crate) use self::session::{SessionOptions, SessionsArgs, ShellArgs};
+pub(crate) use self::ssh::{RshArgs, SshConfigArgs, StdioArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -13,6 +24,7 @@ Examples:
   malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
+  malai web01.company                                open a shell there (-t: a program under a terminal)
   malai cp -r site web01.company:/srv/               copy files and trees, either way
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
@@ -24,10 +36,12 @@ For other subcommands: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, Parser)]
 #[command(name = "malai", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(subcommand_precedence_over_arg = false, disable_help_subcommand = true)]
-#[command(override_usage = "malai [OPTIONS] <ADDRESS> <PROGRAM>...\n       malai [OPTIONS] <COMMAND>")]
+#[command(override_usage = "malai [OPTIONS] <ADDRESS> [PROGRAM]...\n       malai [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -60,6 +74,16 @@ pub(crate) enum Command {
     /// Run a program on a machine (the same as `malai <address> <program> …`)
     #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
     Exec(ExecArgs),
+    /// Run a program on many machines at once
+    Run(RunArgs),
+    /// Ask a machine whether it is there, and how far away
+    Ping(PingArgs),
+    /// Open a shell on a machine, or come back to one (the same as `malai <address>`)
+    #[command(after_help = SHELL_HELP)]
+    Shell(ShellArgs),
+    /// List or end your sessions on a machine
+    #[command(after_help = SESSIONS_HELP)]
+    Sessions(SessionsArgs),
     /// Copy files and trees to, from or between machines
     #[command(after_help = CP_HELP)]
     Cp(CpArgs),
@@ -91,6 +115,25 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Find out what is wrong on this device, and what to do about it
+    #[command(after_help = comfort::DOCTOR_HELP)]
+    Doctor,
+    /// Print what makes a shell complete malai's commands and your machines' names
+    Completions(CompletionsArgs),
+    /// Print malai's manual page
+    Man(ManArgs),
+    /// What the shells' scripts ask
+    #[command(hide = true)]
+    CompleteWords(CompleteWordsArgs),
+    /// Connect stdin and stdout to a service, such as a machine's sshd
+    #[command(after_help = ssh::STDIO_HELP)]
+    Stdio(StdioArgs),
+    /// Print the Host blocks for ssh, so that it reaches machines through malai
+    #[command(after_help = ssh::CONFIG_HELP)]
+    SshConfig(SshConfigArgs),
+    /// Stand in for ssh where rsync, git, scp, sftp or ansible call it
+    #[command(after_help = ssh::RSH_HELP)]
+    Rsh(RshArgs),
     /// The old spelling of `malai cluster init`
     #[command(hide = true, alias = "create-cluster")]
     InitCluster {
@@ -214,6 +257,8 @@ pub(crate) struct JoinArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     /// The machine, the program and its arguments
     #[arg(
         required = true,

@@ -9,7 +9,8 @@ use malai_model::name::ClusterAlias;
 use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, OpenRequest, Opened, RescanView, Route, RunRequest, ServiceView, SyncView,
+    JoinedView, NewInviteView, OpenRequest, Opened, PingView, RescanView, Route, RunRequest, ServiceView,
+    SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -21,6 +22,7 @@ use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
 use crate::service::{ServiceConnection, ServiceError};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -83,6 +85,8 @@ impl ClientOptions {
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -91,12 +95,16 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self { route: Route::new(options)? })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
     }
 
     /// The way to machines: for everything that is more than a command.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
@@ -231,6 +239,15 @@ impl Client {
         Box::pin(self.route.run(request)).await
     }
 
+    /// Asks a machine whether it is there, over a connection that is kept for what follows. `patience`: how long that may
+    /// take, if not as long as reaching a machine may.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn ping(&self, address: String, patience: Option<Duration>) -> Result<PingView, Error> {
+        Box::pin(super::ping::ping(&self.route, address, patience)).await
+    }
+
     /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.
     ///
     /// # Errors
@@ -262,8 +279,10 @@ impl Client {
         }
     }
 
-    /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
+        self.tasks.shutdown(Duration::ZERO).await;
         self.route.close().await;
     }
 }

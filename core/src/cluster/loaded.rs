@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use malai_model::acl::{
-    Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, authorize_under,
+    Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, Shell, authorize_under,
 };
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::targets::Reachable;
 
 use super::ClusterError;
 use crate::home::{ClusterDir, Home, HomeError, Role};
@@ -239,6 +240,18 @@ impl LoadedCluster {
         authorize_under(policy, ceilings, caller, own, action).map_err(RunDenied::Rules)
     }
 
+    /// Decides whether a caller may open a shell on this device.
+    ///
+    /// # Errors
+    /// As [`Self::authorize_run`].
+    pub fn authorize_shell(
+        &self,
+        caller: &Id52,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<Shell>, RunDenied> {
+        self.authorize(caller, Shell, ceilings)
+    }
+
     /// Finds a machine to dial.
     ///
     /// # Errors
@@ -294,6 +307,18 @@ impl LoadedCluster {
             machine: wanted.to_string(),
             nearest: self.nearest(&wanted.to_string()),
         })
+    }
+
+    /// What this device may reach, for patterns.
+    ///
+    /// # Errors
+    /// When there is no config yet.
+    pub fn reachable(&self) -> Result<Reachable, ClusterError> {
+        match &self.rules {
+            Rules::Master { config } => Ok(Reachable::of_manager(config, &self.own_id)),
+            Rules::Own { config, .. } => Ok(Reachable::of_machine(config)),
+            Rules::Absent => Err(ClusterError::NoConfig(self.alias.clone())),
+        }
     }
 
     /// The machines that this device knows, by name.

@@ -16,6 +16,7 @@ use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
 use crate::service::ServiceError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -31,6 +32,9 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
     /// Copying.
     #[cfg(unix)]
     #[error(transparent)]
@@ -77,6 +81,7 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            Self::Session(error) => error.code(),
             #[cfg(unix)]
             Self::Copy(error) => error.code(),
             Self::Failed { view, .. } => view.error.code,
@@ -96,6 +101,7 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            Self::Session(error) => error.hint(),
             #[cfg(unix)]
             Self::Copy(error) => error.hint(),
             Self::Failed { view, .. } => view.error.hint.clone(),

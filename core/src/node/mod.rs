@@ -15,6 +15,9 @@ mod outbound;
 mod peers;
 mod serve;
 mod services;
+#[cfg(all(feature = "host", unix))]
+mod sessions;
+mod targets;
 mod view;
 mod work;
 
@@ -38,6 +41,7 @@ pub use self::error::NodeError;
 pub use self::member::Member;
 #[cfg(all(feature = "daemon", unix))]
 pub(crate) use self::outbound::Found;
+pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};
@@ -99,6 +103,11 @@ pub(crate) struct Inner {
     started: jiff::Timestamp,
     #[cfg(all(feature = "host", unix))]
     exec: crate::exec::ExecTarget,
+    /// The sessions that live here; a node that only dials has none.
+    #[cfg(all(feature = "host", unix))]
+    sessions: std::sync::OnceLock<crate::terminal::Sessions>,
+    #[cfg(all(feature = "host", unix))]
+    opening: sessions::Opening,
 }
 
 impl Node {
@@ -136,6 +145,10 @@ impl Node {
                 started,
                 #[cfg(all(feature = "host", unix))]
                 exec,
+                #[cfg(all(feature = "host", unix))]
+                sessions: std::sync::OnceLock::new(),
+                #[cfg(all(feature = "host", unix))]
+                opening: sessions::Opening::default(),
             }),
         };
         if mode == Mode::Serve {

@@ -13,7 +13,7 @@ use malai_model::name::MachineName;
 use malai_model::wire::local::Place;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::Ticket;
+use super::work::{Room, Ticket};
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::RunDenied;
@@ -81,24 +81,34 @@ impl Node {
     /// Takes a request of somebody who may ask: counted, and served in a task of its own.
     pub(super) fn take(&self, member: &Arc<Member>, asker: Asker, stream: Stream) {
         let peer = asker.peer;
-        let ticket = self.inner.work.enter(&member.loaded(), peer);
         // While the last commands run on, the manager is still heard: it may take their right away.
         let heard = member.is_accepting() || cluster::is_manager(&member.loaded(), &peer);
-        let Some(ticket) = ticket.filter(|_| heard) else {
+        let enter = |room| self.inner.work.enter(&member.loaded(), peer, room).map(|ticket| (ticket, room));
+        let entered = heard.then(|| enter(Room::ForAnything)).flatten();
+        // Whoever has all that it may have open, and lost its connection, must be able to go on with it.
+        let resumes = || member.resumables.has(&peer).then(|| enter(Room::ForResuming)).flatten();
+        let Some((ticket, room)) = entered.or_else(resumes) else {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
             turn_away(stream, stream_code::BUSY);
             return;
         };
         let (node, member) = (self.clone(), Arc::clone(member));
         let scope = member.scope.clone();
-        scope.spawn("request", async move { node.serve_stream(&member, asker, stream, ticket).await });
+        scope.spawn("request", async move { node.serve_stream(&member, asker, room, stream, ticket).await });
     }
 
-    async fn serve_stream(&self, member: &Arc<Member>, asker: Asker, mut stream: Stream, ticket: Ticket) {
+    async fn serve_stream(
+        &self,
+        member: &Arc<Member>,
+        asker: Asker,
+        room: Room,
+        mut stream: Stream,
+        ticket: Ticket,
+    ) {
         let first =
             tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
-            Ok(Ok(Some(request))) => self.serve_request(member, asker, stream, request, ticket).await,
+            Ok(Ok(Some(request))) => self.serve_request(member, asker, room, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
                 let told = WireError {
@@ -123,13 +133,28 @@ impl Node {
         &self,
         member: &Arc<Member>,
         asker: Asker,
+        room: Room,
         stream: Stream,
         request: Request,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let Asker { peer, from, .. } = asker;
         match request {
+            Request::Resume(resume) => {
+                // Its own ticket stands for the right to it: while that is open, nobody took the right away.
+                drop(ticket);
+                member.resumables.resume(&peer, &resume.token, stream, &resume.lanes)?;
+                tracing::info!(cluster = %member.alias(), %peer, "a request goes on over another connection");
+                Ok(())
+            }
+            _ if room == Room::ForResuming => {
+                tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+                turn_away(stream, stream_code::BUSY);
+                Ok(())
+            }
             Request::Ping {} => {
+                // Whoever hears the answer may ask for more at once: this counts no longer.
+                drop(ticket);
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
@@ -142,6 +167,18 @@ impl Node {
                 }
                 self.serve_pull(member, peer, stream, have).await
             }
+            #[cfg(all(feature = "host", unix))]
+            Request::OpenSession(request) => {
+                self.serve_open_session(member, asker, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::AttachSession(request) => {
+                self.serve_attach_session(member, asker, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::ListSessions {} => self.serve_list_sessions(member, peer, stream).await,
+            #[cfg(all(feature = "host", unix))]
+            Request::EndSession { session } => self.serve_end_session(member, peer, stream, session).await,
             _ => {
                 refuse(stream, unsupported()).await;
                 Ok(())
@@ -187,9 +224,10 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
+                let what = format!("run {word:?}");
                 let told = match place {
-                    Place::Elsewhere => denied_to_caller(&word, &denied, loaded.own_name.as_ref()),
-                    Place::Here => denied_to_owner(&word, &denied),
+                    Place::Elsewhere => denied_to_caller(&what, &denied, loaded.own_name.as_ref()),
+                    Place::Here => denied_to_owner(&what, &denied),
                 };
                 refuse(stream, told).await;
                 return Ok(());
@@ -203,7 +241,11 @@ impl Node {
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        match self.inner.exec.serve(authorized, &request, &name, stream, revoked).await {
+        let linger = self.device().limits.resume;
+        let kept = request.resume.clone().filter(|_| !linger.is_zero());
+        let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
+        let linger = kept.as_ref().map(|_| linger);
+        match self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await {
             Ok(TargetOutcome::Ended(end)) => {
                 tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
             }
@@ -305,11 +347,11 @@ impl Node {
 /// Who asks, as the connection says.
 #[derive(Clone, Copy)]
 pub(super) struct Asker {
-    peer: Id52,
+    pub(super) peer: Id52,
     from: Option<SocketAddr>,
     /// Whether it is the user of this very device, who owns its files.
     #[cfg(all(feature = "host", unix))]
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl Asker {
@@ -352,12 +394,15 @@ fn turn_away(mut stream: Stream, code: u32) {
 }
 
 /// Gives a short answer, which is all that comes.
-async fn answer(sender: StreamSender, message: &impl serde::Serialize) -> Result<(), ServeProblem> {
+pub(super) async fn answer(
+    sender: StreamSender,
+    message: &impl serde::Serialize,
+) -> Result<(), ServeProblem> {
     in_time(sender.finish_with(message)).await
 }
 
 /// A peer that asks and does not take the answer keeps its request open for no longer than this.
-async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
+pub(super) async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
     match tokio::time::timeout(timeouts::REPLY, telling).await {
         Ok(told) => Ok(told?),
         Err(_) => Err(ServeProblem::Stalled),
@@ -392,7 +437,7 @@ const LOGGED_WORD: usize = 128;
 
 /// A word of a peer's for a log line: escaped, and short, or a member could turn the log over by a few denied requests.
 #[cfg(all(feature = "host", unix))]
-fn loggable(word: &str) -> String {
+pub(super) fn loggable(word: &str) -> String {
     let short = &word[..word.floor_char_boundary(LOGGED_WORD)];
     let shown = malai_model::text::escape_control(short);
     if short.len() < word.len() { format!("{shown}… ({} bytes)", word.len()) } else { shown.into_owned() }
@@ -400,7 +445,7 @@ fn loggable(word: &str) -> String {
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
 #[cfg(all(feature = "host", unix))]
-fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+pub(super) fn denied_to_caller(what: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
     let here = own.map_or("that machine", MachineName::as_str);
     let hint = if denied.is_ceiling() {
         format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
@@ -409,17 +454,17 @@ fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -
     };
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed on {here}"),
+        message: format!("{what}: not allowed on {here}"),
         hint: Some(hint),
     }
 }
 
 /// What this device's own user is told: whoever owns the files may know why.
 #[cfg(all(feature = "host", unix))]
-fn denied_to_owner(word: &str, denied: &RunDenied) -> WireError {
+pub(super) fn denied_to_owner(what: &str, denied: &RunDenied) -> WireError {
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed on this machine, {denied}"),
+        message: format!("{what}: not allowed on this machine, {denied}"),
         hint: Some("ask the cluster's manager for the right".to_owned()),
     }
 }

@@ -242,6 +242,17 @@ impl Connection {
         self.path().address.parse().ok()
     }
 
+    /// Packets that came, as far as the transport counts them: more of them is a sign of life.
+    pub(super) fn received(&self) -> u64 {
+        match &self.0.link {
+            Link::Quic(connection) => connection.stats().udp_rx.datagrams,
+            #[cfg(unix)]
+            Link::Socket(_) => 0,
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => 0,
+        }
+    }
+
     pub(super) fn rtt(&self) -> Duration {
         self.path().rtt
     }
@@ -252,6 +263,11 @@ impl Connection {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Says whether nothing but this handle uses the connection: no stream, no clone.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::connection::{CloseReason, Connection, PathView};
 use super::endpoint::Endpoint;
 use super::error::P2pError;
+use super::health::Pulse;
 use super::options::Protocol;
 use crate::task::Scope;
 use crate::timeouts;
@@ -30,6 +31,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Warm>>>;
 struct Warm {
     connection: Connection,
     used: Instant,
+    pulse: Pulse,
 }
 
 /// A pooled connection, to be shown.
@@ -76,15 +78,38 @@ impl Pool {
             let tried = vec!["another attempt, still under way".to_owned()];
             return Err(P2pError::Unreachable { peer, tried, after: deadline });
         };
-        if let Some(warm) = warm.as_mut().filter(|warm| !warm.connection.is_closed()) {
+        if let Some(warm) = warm.as_mut().filter(|warm| !warm.connection.is_closed())
+            && (warm.pulse.is_fresh(&warm.connection) || Self::answers_in_time(warm).await)
+        {
             warm.used = Instant::now();
             return Ok(warm.connection.clone());
         }
-        *warm = None;
-        let left = deadline.saturating_sub(begun.elapsed());
-        let connection = self.endpoint.connect(peer, Protocol::Member, hints, left).await?;
-        *warm = Some(Warm { connection: connection.clone(), used: Instant::now() });
+        let left = || deadline.saturating_sub(begun.elapsed());
+        let connect = self.endpoint.connect(peer, Protocol::Member, hints, left());
+        let connection = match warm.take().filter(|warm| !warm.connection.is_closed()) {
+            None => connect.await?,
+            // It may be slow, or dead: whichever answers first.
+            Some(slow) => tokio::select! {
+                connection = connect => connection?,
+                connection = still_answers(&slow.connection) => connection,
+            },
+        };
+        *warm = Some(Warm {
+            connection: connection.clone(),
+            used: Instant::now(),
+            pulse: Pulse::of(&connection),
+        });
         Ok(connection)
+    }
+
+    async fn answers_in_time(warm: &mut Warm) -> bool {
+        let patience = warm.connection.patience();
+        let answered =
+            tokio::time::timeout(patience, warm.connection.answers()).await.is_ok_and(|alive| alive);
+        if answered {
+            warm.pulse.heard();
+        }
+        answered
     }
 
     /// Returns the connection to a peer that is open now, if there is one; never dials.
@@ -118,6 +143,14 @@ impl Pool {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id52, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Resolves when the peer answers; never if the connection is over.
+async fn still_answers(connection: &Connection) -> Connection {
+    if !connection.answers().await {
+        std::future::pending::<()>().await;
+    }
+    connection.clone()
 }
 
 /// Closes what nobody has used for so long, and forgets what is dead.
@@ -158,5 +191,64 @@ mod tests {
         sweep(&pool.slots, Duration::ZERO);
         assert!(pool.connections().is_empty());
         soon(theirs.closed()).await;
+    }
+
+    /// Answers pings on every connection that is accepted.
+    fn answer(scope: &Scope, server: Endpoint) {
+        let outer = scope.clone();
+        let scope = scope.clone();
+        outer.spawn_until_stop("server", async move {
+            while let Some(connection) = server.accept().await {
+                scope.spawn_until_stop("answers", async move {
+                    while let Ok(mut stream) = connection.accept_stream().await {
+                        let asked = stream.receiver.message::<malai_model::wire::Request>().await;
+                        assert!(matches!(asked, Ok(Some(malai_model::wire::Request::Ping {}))), "{asked:?}");
+                        let version = "test".to_owned();
+                        let pong = malai_model::wire::Notice::Pong { version };
+                        stream.sender.finish_with(&pong).await.expect("answers");
+                    }
+                });
+            }
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_that_answers_is_kept_and_one_that_is_dead_is_replaced() {
+        let (two, network) = Two::memory().await;
+        let (caller, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let get = || pool.get(server, &[], PATIENCE);
+        let first = get().await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let second = get().await.expect("is there");
+        assert!(second.is_same(&first), "it answered");
+        network.silence(caller, server);
+        assert!(get().await.expect("is there").is_same(&first), "it was heard of just now");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let begun = Instant::now();
+        let third = get().await.expect("connects again");
+        assert!(!third.is_same(&first) && !first.is_closed());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(get().await.expect("is there").is_same(&third));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_nobody_reaches_any_more_is_told_as_unreachable_in_time() {
+        let (two, network) = Two::memory().await;
+        let (caller, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let first = pool.get(server, &[], PATIENCE).await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        network.partition(caller, server);
+        let begun = Instant::now();
+        let deadline = Duration::from_secs(3);
+        let error = pool.get(server, &[], deadline).await.expect_err("nothing passes");
+        assert!(matches!(error, P2pError::Unreachable { .. }), "{error}");
+        assert!(begun.elapsed() <= deadline + Duration::from_millis(10), "{:?}", begun.elapsed());
+        network.heal(caller, server);
+        let again = pool.get(server, &[], PATIENCE).await.expect("connects");
+        assert!(!again.is_same(&first));
     }
 }

@@ -15,6 +15,7 @@ mod invocation;
 mod link;
 mod net;
 mod process;
+mod terminal;
 mod user;
 mod wait;
 
@@ -26,6 +27,7 @@ pub use link::UdpLink;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
+pub use terminal::{Terminal, TerminalCommand};
 pub use user::{TestUser, is_root};
 pub use wait::{await_some, await_until};
 

@@ -36,7 +36,7 @@ impl Stream {
         }
         drop(queue);
         Ok(RawHalves {
-            connection: shared.connection.clone(),
+            connection: shared.connection(),
             recv: reader.detach(),
             send: out.detach(),
             framed: out.take_framed(),

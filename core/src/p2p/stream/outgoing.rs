@@ -1,12 +1,15 @@
 //! What a stream sends: framing by credit, and what waits for it.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use malai_model::wire::LaneState;
 use malai_model::wire::frame::{self, Head, Lane, MAX_DATA, MIN_CHARGE};
 
 use super::Wakers;
 use super::credit::SendCredit;
+use super::resume::{Flow, Resumption};
 use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::{RawEnd, RawSend};
 
@@ -25,6 +28,8 @@ pub(super) struct Outgoing {
     framed: Vec<Bytes>,
     lanes: [SendLane; 3],
     failed: Option<P2pError>,
+    /// What makes it outlive its connection, if anything does.
+    pub(super) resumption: Option<Resumption>,
     /// The peer grants nothing any more: what waits for credit waits in vain.
     pub(super) grantless: bool,
     /// The peer needs no grants of ours any more: this direction may be finished once it is complete.
@@ -47,6 +52,13 @@ struct SendLane {
     held: BytesMut,
     ending: bool,
     ended: bool,
+    /// Framed, and perhaps not with the receiver: it is framed again if the connection is lost. Only in streams
+    /// that may be resumed.
+    retained: VecDeque<Bytes>,
+    /// The offset of the first byte retained.
+    retained_from: u64,
+    /// To be framed again, before anything else.
+    replay: VecDeque<Bytes>,
 }
 
 impl Outgoing {
@@ -57,12 +69,16 @@ impl Outgoing {
             held: BytesMut::new(),
             ending: false,
             ended: false,
+            retained: VecDeque::new(),
+            retained_from: 0,
+            replay: VecDeque::new(),
         };
         Self {
             raw,
             framed: Vec::new(),
             lanes: Lane::ALL.map(lane),
             failed: None,
+            resumption: None,
             grantless: false,
             closable: false,
             raw_finished: false,
@@ -81,7 +97,8 @@ impl Outgoing {
     /// Bytes accepted on a lane, whether or not they are framed.
     pub(super) fn accepted(&self, lane: Lane) -> u64 {
         let lane = &self.lanes[lane.index()];
-        lane.offset + lane.held.len() as u64
+        let replay: usize = lane.replay.iter().map(Bytes::len).sum();
+        lane.offset + (replay + lane.held.len()) as u64
     }
 
     /// Why nothing can be sent any more, if so.
@@ -94,7 +111,13 @@ impl Outgoing {
         self.failed.get_or_insert(error);
         for lane in &mut self.lanes {
             lane.held = BytesMut::new();
+            lane.retained = VecDeque::new();
+            lane.replay = VecDeque::new();
             lane.ended = true;
+        }
+        if let Some(resumption) = &mut self.resumption {
+            resumption.broken = true;
+            resumption.watching.wake();
         }
         self.waiting.wake();
     }
@@ -109,6 +132,9 @@ impl Outgoing {
         while !bytes.is_empty() {
             let backlogged = self.backlog() >= BACKLOG;
             let entry = self.lane(lane);
+            if !entry.replay.is_empty() {
+                return self.starved();
+            }
             let small = (bytes.len() as u64) < MIN_CHARGE;
             if !entry.held.is_empty() || (small && !entry.credit.roomy()) {
                 let room = HELD.saturating_sub(entry.held.len()).min(bytes.len());
@@ -137,7 +163,7 @@ impl Outgoing {
         if entry.ending {
             return Err(P2pError::Ended);
         }
-        if entry.credit.fit(message.len()) == 0 {
+        if !entry.replay.is_empty() || entry.credit.fit(message.len()) == 0 {
             return self.starved();
         }
         if self.backlog() >= BACKLOG {
@@ -152,6 +178,7 @@ impl Outgoing {
     }
 
     fn frame(&mut self, lane: Lane, bytes: Bytes) {
+        let (retains, flows) = (self.resumption.is_some(), self.flows());
         let entry = self.lane(lane);
         let length = bytes.len();
         debug_assert!((1..=MAX_DATA).contains(&length));
@@ -164,7 +191,16 @@ impl Outgoing {
         if copied {
             front.extend_from_slice(&bytes);
         }
-        self.framed.push(front.freeze());
+        let front = front.freeze();
+        if retains {
+            let kept = if copied { front.slice(frame::DATA_HEAD..) } else { bytes.clone() };
+            entry.retained.push_back(kept);
+        }
+        if !flows {
+            // It is framed again when the stream goes on.
+            return;
+        }
+        self.framed.push(front);
         if !copied {
             self.framed.push(bytes);
         }
@@ -172,6 +208,23 @@ impl Outgoing {
 
     /// Frames what is held back on a lane, as far as credit goes and it is worth it, and its end behind it.
     fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
+        while let Some(bytes) = self.lane(lane).replay.pop_front() {
+            let entry = self.lane(lane);
+            match entry.credit.fit(bytes.len()) {
+                0 => {
+                    entry.replay.push_front(bytes);
+                    return;
+                }
+                length => {
+                    let mut bytes = bytes;
+                    let front = bytes.split_to(length);
+                    if !bytes.is_empty() {
+                        entry.replay.push_front(bytes);
+                    }
+                    self.frame(lane, front);
+                }
+            }
+        }
         loop {
             let entry = self.lane(lane);
             let length = entry.held.len();
@@ -205,15 +258,27 @@ impl Outgoing {
 
     /// Gives up: what is not framed is dropped and the peer is told.
     pub(super) fn abort(&mut self, code: u32) {
-        if self.failed.is_none() && !self.is_ended() {
+        if self.failed.is_none() && self.is_ended() {
+            // Complete: what the peer may have to be sent again stays.
+            self.failed = Some(P2pError::Ended);
+            self.waiting.wake();
+            return;
+        }
+        if self.failed.is_none() {
             self.control(&Head::Abort { code });
+            if let Some(resumption) = &mut self.resumption {
+                resumption.aborted = Some(code);
+            }
         }
         self.fail(P2pError::Ended);
     }
 
     /// Frames something that costs no credit.
     pub(super) fn control(&mut self, head: &Head) {
-        if !self.raw_finished {
+        if let (Head::Stop { code }, Some(resumption)) = (head, &mut self.resumption) {
+            resumption.stopped = Some(*code);
+        }
+        if !self.raw_finished && self.flows() {
             let mut bytes = BytesMut::with_capacity(frame::MAX_HEAD);
             frame::encode(head, &mut bytes);
             self.framed.push(bytes.freeze());
@@ -226,6 +291,7 @@ impl Outgoing {
         if consumed > entry.offset {
             return false;
         }
+        entry.release(consumed);
         entry.credit.grant(allowance, window);
         self.frame_held(lane, Urgency::Now);
         self.waiting.wake();
@@ -240,6 +306,16 @@ impl Outgoing {
     /// Says whether the transport has taken everything that is framed.
     pub(super) fn is_flushed(&self) -> bool {
         self.framed.is_empty()
+            && self.resumption.as_ref().is_none_or(|resumption| {
+                !resumption.cut && matches!(resumption.flow, Flow::Flowing | Flow::Over)
+            })
+    }
+
+    /// Says whether frames may go out now.
+    fn flows(&self) -> bool {
+        self.resumption
+            .as_ref()
+            .is_none_or(|resumption| !resumption.cut && matches!(resumption.flow, Flow::Flowing | Flow::Over))
     }
 
     /// Says whether this direction of the QUIC stream is finished.
@@ -249,7 +325,8 @@ impl Outgoing {
 
     /// Says whether something waits that only the driver can bring forward.
     pub(super) fn needs_driver(&self) -> bool {
-        !self.framed.is_empty() && !self.driven
+        let cut = self.resumption.as_ref().is_some_and(|resumption| resumption.cut);
+        (cut || !self.framed.is_empty()) && !self.driven
     }
 
     fn backlog(&self) -> usize {
@@ -264,6 +341,17 @@ impl Outgoing {
             match self.raw.poll_write(&mut Context::from_waker(&waker), &mut self.framed) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) => self.waiting.wake(),
+                Poll::Ready(Err(RawEnd::Lost | RawEnd::Code(stream_code::MOVED)))
+                    if !self.grantless
+                        && let Some(resumption) = &mut self.resumption
+                        && resumption.flow != Flow::Over =>
+                {
+                    // Whether the stream outlives it, the reader decides, after what has come.
+                    resumption.cut = true;
+                    self.framed.clear();
+                    self.raw = RawSend::Detached;
+                    return Ok(());
+                }
                 Poll::Ready(Err(end)) => {
                     self.framed.clear();
                     self.closable = true;
@@ -272,12 +360,110 @@ impl Outgoing {
                 }
             }
         }
-        if self.closable && self.is_ended() && !self.raw_finished {
+        if self.closable && self.is_ended() && !self.raw_finished && self.flows() {
             self.raw.finish();
             self.raw_finished = true;
             self.waiting.wake();
         }
         Ok(())
+    }
+
+    /// Begins to keep what is framed. What was framed before is with the receiver already, as far as the caller
+    /// knows.
+    pub(super) fn retain(&mut self, resumption: Resumption) {
+        for lane in &mut self.lanes {
+            lane.retained_from = lane.offset;
+        }
+        self.resumption = Some(resumption);
+    }
+
+    /// Puts the raw half down: what was under way is framed again when there is another one.
+    pub(super) fn put_down(&mut self, flow: Flow, code: u32) {
+        self.framed.clear();
+        self.raw.reset(code);
+        self.raw = RawSend::Detached;
+        self.raw_finished = false;
+        if let Some(resumption) = &mut self.resumption {
+            resumption.flow = flow;
+            resumption.cut = false;
+            resumption.watching.wake();
+        }
+        self.waiting.wake();
+    }
+
+    /// Notes that there is and will be nothing to write to.
+    pub(super) fn end_raw(&mut self) {
+        self.raw_finished = true;
+    }
+
+    /// Notes that there is nothing to write to, if so.
+    pub(super) fn forget_detached(&mut self) {
+        if let RawSend::Detached = self.raw {
+            self.framed.clear();
+            self.raw_finished = true;
+        }
+    }
+
+    /// Takes another raw half up; `framed` goes out before anything else.
+    pub(super) fn take_up(&mut self, raw: RawSend, framed: Vec<Bytes>, flow: Flow) {
+        self.raw = raw;
+        self.raw_finished = false;
+        self.framed = framed;
+        if let Some(resumption) = &mut self.resumption {
+            resumption.flow = flow;
+            resumption.watching.wake();
+        }
+    }
+
+    /// Says whether the receiver can have come so far, on every lane.
+    pub(super) fn check_states(&self, states: &[LaneState; 3]) -> Result<(), String> {
+        if self.resumption.as_ref().is_none_or(|resumption| resumption.broken) {
+            // Nothing is sent again.
+            return Ok(());
+        }
+        for (lane, state) in Lane::ALL.into_iter().zip(states) {
+            let entry = &self.lanes[lane.index()];
+            let LaneState { received, charged, ended, .. } = *state;
+            if received < entry.retained_from || received > entry.offset {
+                return Err(format!(
+                    "it goes on at {received} of lane {}, of which there is {} to {}",
+                    lane.index(),
+                    entry.retained_from,
+                    entry.offset
+                ));
+            }
+            if charged < received || charged > entry.credit.spent() {
+                return Err(format!("charges of {charged} on lane {}", lane.index()));
+            }
+            if ended && !(entry.ended && received == entry.offset) {
+                return Err(format!("an end of lane {} that was not sent", lane.index()));
+            }
+            if lane == Lane::Messages && !entry.is_boundary(received) {
+                return Err(format!("it goes on within a message, at {received}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to where the receiver is, and frames again what it lacks. Call [`Outgoing::check_states`] before.
+    pub(super) fn rewind(&mut self, states: &[LaneState; 3]) {
+        let Some(resumption) = &self.resumption else { return };
+        let (broken, aborted, stopped) = (resumption.broken, resumption.aborted, resumption.stopped);
+        if let Some(code) = stopped {
+            self.control(&Head::Stop { code });
+        }
+        if broken {
+            if let Some(code) = aborted {
+                self.control(&Head::Abort { code });
+            }
+            return;
+        }
+        for (lane, state) in Lane::ALL.into_iter().zip(states) {
+            let entry = self.lane(lane);
+            entry.rewind(state);
+            self.frame_held(lane, Urgency::Now);
+        }
+        self.waiting.wake();
     }
 
     /// Gives the raw half away and ends.
@@ -299,6 +485,56 @@ impl Outgoing {
         self.framed.clear();
         self.raw.reset(code);
         self.raw_finished = true;
+    }
+}
+
+impl SendLane {
+    /// Forgets what the receiver has taken.
+    fn release(&mut self, consumed: u64) {
+        while let Some(front) = self.retained.front_mut() {
+            let ahead = consumed.saturating_sub(self.retained_from);
+            let length = front.len() as u64;
+            if ahead < length {
+                // A piece taken in part stays whole: a message has to, and of others it is one at most.
+                break;
+            }
+            self.retained_from += length;
+            self.retained.pop_front();
+        }
+    }
+
+    /// Says whether a retained piece begins or the last one ends here.
+    fn is_boundary(&self, offset: u64) -> bool {
+        let mut at = self.retained_from;
+        for piece in &self.retained {
+            if at >= offset {
+                break;
+            }
+            at += piece.len() as u64;
+        }
+        at == offset
+    }
+
+    /// Goes back: what is retained beyond what came is to be framed again.
+    fn rewind(&mut self, state: &LaneState) {
+        let mut again = self.offset - state.received;
+        while again > 0 {
+            let Some(mut piece) = self.retained.pop_back() else { break };
+            let length = piece.len() as u64;
+            if length > again {
+                // The receiver has the front of it.
+                let front = piece.split_to(usize::try_from(length - again).unwrap_or(0));
+                self.retained.push_back(front);
+            }
+            again -= again.min(length);
+            self.replay.push_front(piece);
+        }
+        self.offset = state.received;
+        self.credit.rewind(state.charged, state.allowance, state.window);
+        if self.ended && !state.ended {
+            self.ended = false;
+            self.ending = true;
+        }
     }
 }
 
