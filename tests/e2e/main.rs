@@ -13,6 +13,7 @@ mod hostile;
 mod invites;
 mod many;
 mod refusals;
+mod resuming;
 mod sessions;
 mod shells;
 mod socket;
