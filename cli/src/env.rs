@@ -23,6 +23,8 @@ pub(crate) struct Env {
     pub(crate) stderr_is_terminal: bool,
     /// Colours on stderr are welcome.
     pub(crate) colour: bool,
+    /// Colours on stdout are welcome.
+    pub(crate) stdout_colour: bool,
 }
 
 impl Env {
@@ -32,6 +34,7 @@ impl Env {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name == "TERM" || name == "LANG" || name.starts_with("LC_"))
             .collect();
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             malai_home: path("MALAI_HOME"),
             agent: path("MALAI_SSH_AGENT"),
@@ -40,8 +43,8 @@ impl Env {
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             locale,
             stderr_is_terminal: std::io::stderr().is_terminal(),
-            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                && std::io::stderr().is_terminal(),
+            colour: colours && std::io::stderr().is_terminal(),
+            stdout_colour: colours && std::io::stdout().is_terminal(),
         }
     }
 

@@ -14,7 +14,7 @@ mod signals;
 mod terminal;
 mod view;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> std::process::ExitCode {
     let env = env::Env::read();
@@ -22,8 +22,13 @@ fn main() -> std::process::ExitCode {
     if let Some(words) = env.copy_words() {
         return commands::serve_copy(&output, &words);
     }
-    match args::Args::try_parse_from(own_programs::plain_words(std::env::args_os())) {
-        Ok(args) => commands::run(args, env, output),
+    let words = own_programs::plain_words(std::env::args_os());
+    let parsed = args::Args::command().try_get_matches_from(words).and_then(|matches| {
+        let args = args::Args::from_arg_matches(&matches)?;
+        Ok((args, matches.subcommand_name().map(str::to_owned)))
+    });
+    match parsed {
+        Ok((args, word)) => commands::run(args, word.as_deref(), env, output),
         Err(usage) => output.usage(&usage),
     }
 }

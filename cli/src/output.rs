@@ -43,6 +43,11 @@ impl Output {
         }
     }
 
+    /// Prints text that ends in a line break of its own.
+    pub(crate) fn raw(&self, text: &str) {
+        self.line(text.strip_suffix('\n').unwrap_or(text));
+    }
+
     /// Prints data as JSON, with the version of the schema beside it.
     pub(crate) fn json(&self, data: &impl Serialize) {
         let mut value = serde_json::to_value(data).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The command line's grammar.
 
+mod comfort;
+mod run;
 mod session;
 mod ssh;
 
@@ -9,6 +11,8 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
+pub(crate) use self::comfort::{CompleteWordsArgs, CompletionsArgs, ManArgs, PingArgs, Shell};
+pub(crate) use self::run::RunArgs;
 use self::session::{SESSIONS_HELP, SHELL_HELP};
 pub(crate) use self::session::{SessionOptions, SessionsArgs, ShellArgs};
 pub(crate) use self::ssh::{RshArgs, SshConfigArgs, StdioArgs};
@@ -70,6 +74,10 @@ pub(crate) enum Command {
     /// Run a program on a machine (the same as `malai <address> <program> …`)
     #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
     Exec(ExecArgs),
+    /// Run a program on many machines at once
+    Run(RunArgs),
+    /// Ask a machine whether it is there, and how far away
+    Ping(PingArgs),
     /// Open a shell on a machine, or come back to one (the same as `malai <address>`)
     #[command(after_help = SHELL_HELP)]
     Shell(ShellArgs),
@@ -107,6 +115,16 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Find out what is wrong on this device, and what to do about it
+    #[command(after_help = comfort::DOCTOR_HELP)]
+    Doctor,
+    /// Print what makes a shell complete malai's commands and your machines' names
+    Completions(CompletionsArgs),
+    /// Print malai's manual page
+    Man(ManArgs),
+    /// What the shells' scripts ask
+    #[command(hide = true)]
+    CompleteWords(CompleteWordsArgs),
     /// Connect stdin and stdout to a service, such as a machine's sshd
     #[command(after_help = ssh::STDIO_HELP)]
     Stdio(StdioArgs),

@@ -15,6 +15,7 @@ use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::pipes;
 use crate::signals::{Signals, number};
+use crate::terminal;
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -26,7 +27,9 @@ pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 /// program, it is a session.
 pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
-    if options.tty || options.detach || client.is_bare_address(words)? {
+    // Without a terminal an address alone is a mistake, and told as one.
+    let is_shell = terminal::is_terminal() && client.is_bare_address(words)?;
+    if options.tty || options.detach || is_shell {
         return session::open_by(context, &client, words, options).await;
     }
     let request =
@@ -145,19 +148,19 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Stdout,
     Stderr,
 }
 
 /// Writes output on a thread.
-struct Writer {
+pub(super) struct Writer {
     blocks: Option<mpsc::Sender<(Target, Bytes)>>,
     done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
 impl Writer {
-    fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (blocks, mut waiting) = mpsc::channel::<(Target, Bytes)>(WAITING_BLOCKS);
         let (tell, done) = tokio::sync::oneshot::channel();
         // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
@@ -180,7 +183,7 @@ impl Writer {
     }
 
     /// Hands over a block. False when stdout takes nothing more.
-    async fn write(&self, target: Target, block: Bytes) -> bool {
+    pub(super) async fn write(&self, target: Target, block: Bytes) -> bool {
         match &self.blocks {
             Some(blocks) => blocks.send((target, block)).await.is_ok(),
             None => false,
@@ -189,7 +192,7 @@ impl Writer {
 
     /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more: `malai
     /// web01.company yes | head` ends both, as in a local pipe.
-    async fn finish(&mut self) -> Result<Option<u8>, Failure> {
+    pub(super) async fn finish(&mut self) -> Result<Option<u8>, Failure> {
         self.blocks = None;
         match (&mut self.done).await {
             Ok(Ok(())) => Ok(None),

@@ -1,13 +1,19 @@
 //! A subcommand a file. Each parses nothing and decides nothing: it asks `malai_core::api` and shows the answer.
 
 mod cluster;
+mod complete;
 mod cp;
 mod daemon;
+mod doctor;
 mod exec;
+mod hidden;
 mod keygen;
 mod machine;
+mod man;
+mod ping;
 mod rescan;
 mod rsh;
+mod run;
 mod session;
 mod show;
 mod ssh_config;
@@ -35,16 +41,24 @@ pub(crate) struct Context {
 /// A subcommand's result: its exit status.
 pub(crate) type Outcome = Result<u8, Failure>;
 
-/// Runs what was asked for.
-pub(crate) fn run(args: Args, env: Env, output: Output) -> ExitCode {
+/// Runs what was asked for; `word` is the name of the command.
+pub(crate) fn run(args: Args, word: Option<&str>, env: Env, output: Output) -> ExitCode {
     let remote_status = matches!(
         args.command,
-        Command::Exec(_) | Command::Shell(_) | Command::Address(_) | Command::Stdio(_) | Command::Rsh(_)
+        Command::Exec(_)
+            | Command::Shell(_)
+            | Command::Address(_)
+            | Command::Run(_)
+            | Command::Stdio(_)
+            | Command::Rsh(_)
     );
     let copies = matches!(args.command, Command::Cp(_));
     let context = Context { global: args.global, env, output };
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
+    }
+    if let Some(word) = word {
+        hidden::tell(&context, word);
     }
     let outcome = dispatch(&context, args.command, args.session);
     let status = match outcome {
@@ -71,6 +85,12 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
     }
     match command {
         Command::Daemon(args) => daemon::daemon(context, &args),
+        Command::Doctor => block_on(doctor::run(context)),
+        Command::Completions(args) => complete::completions(context, args.shell),
+        Command::CompleteWords(args) => complete::complete_words(context, args),
+        Command::Man(args) => man::man(context, args.dir.as_deref()),
+        Command::Ping(args) => block_on(ping::ping(context, args)),
+        Command::Run(args) => block_on(run::run(context, args)),
         Command::Exec(args) => block_on(exec::exec(context, &args.words, &args.session)),
         Command::Address(words) => block_on(exec::exec(context, &words, &session)),
         Command::Shell(args) => block_on(session::shell(context, args)),

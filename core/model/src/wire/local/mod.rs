@@ -1,8 +1,15 @@
 //! What a front asks of a home, and what it is shown: over the daemon's socket, as `--json`, and in one process alike.
 
+mod doctor;
+mod many;
+mod ping;
 mod request;
 mod session;
 mod view;
+
+pub use doctor::{DoctorView, Finding, Severity};
+pub use many::{ManyEnd, ManySummary, TargetOutcome};
+pub use ping::PingView;
 
 pub use request::{
     ApiRequest, CreateInviteRequest, JoinClusterRequest, JoinVia, OpenRequest, OpenRules, RunRequest,
