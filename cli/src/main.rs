@@ -7,6 +7,7 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
 mod signals;
 mod terminal;
 mod view;
@@ -14,6 +15,9 @@ mod view;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = own_programs::run() {
+        return code;
+    }
     let env = env::Env::read();
     let output = output::Output::new(&env);
     match args::Args::try_parse() {
