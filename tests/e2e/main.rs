@@ -3,15 +3,20 @@
 //! Each test makes a net of its own. For everything allowed there is something refused, by its code.
 
 mod clusters;
+mod comfort;
 mod commands;
 mod configs;
+mod copies;
 mod crashes;
 mod daemons;
 mod hostile;
 mod invites;
+mod many;
 mod refusals;
+mod resuming;
 mod sessions;
 mod shells;
+mod socket;
 mod streams;
 mod users;
 
@@ -35,4 +40,35 @@ fn open_cluster(net: &TestNet) -> Cluster {
 /// whole.
 fn scaled(full: u64) -> u64 {
     if std::env::var_os("MALAI_E2E_FULL").is_some() { full } else { full / 8 }
+}
+
+/// How a command reaches its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Over a connection of the daemon of this device.
+    ThroughDaemon,
+    /// Over one that the command line makes.
+    Direct,
+}
+
+impl Way {
+    /// Fails unless commands of a home go that way.
+    #[track_caller]
+    fn assert(self, home: &malai_testkit::TestHome) {
+        let output = home.malai(["-v", "web01.company", "true"]).ok();
+        let told = output.stderr_text();
+        let ways = [told.contains("through the daemon"), told.contains("dialled directly")];
+        assert_eq!(ways, [self == Self::ThroughDaemon, self == Self::Direct], "{told}");
+    }
+}
+
+/// Tests twice what the laptop does with web01: through its daemon, and without one.
+fn each_way(test: impl Fn(&Cluster)) {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    Way::ThroughDaemon.assert(cluster.home("laptop"));
+    test(&cluster);
+    cluster.member("laptop").stop();
+    Way::Direct.assert(cluster.home("laptop"));
+    test(&cluster);
 }

@@ -7,7 +7,7 @@ use super::{Context, Outcome};
 use crate::args::{SessionOptions, SessionsArgs, ShellArgs};
 use crate::error::Failure;
 use crate::output::DONE;
-use crate::signals::Signals;
+use crate::signals::{Signals, number};
 use crate::terminal::{self, Place};
 use crate::view;
 
@@ -24,12 +24,18 @@ pub(crate) async fn open_by(
     words: &[String],
     options: &SessionOptions,
 ) -> Outcome {
-    let request = SessionRequest {
-        words: words.to_vec(),
-        env: context.env.locale.clone(),
-        window: terminal::window(),
-        ..SessionRequest::default()
-    };
+    let request = SessionRequest { words: words.to_vec(), ..SessionRequest::default() };
+    open_request(context, client, request, options).await
+}
+
+/// As [`open_by`], for words that are not only typed ones.
+pub(crate) async fn open_request(
+    context: &Context,
+    client: &Client,
+    request: SessionRequest,
+    options: &SessionOptions,
+) -> Outcome {
+    let request = SessionRequest { env: context.env.locale.clone(), window: terminal::window(), ..request };
     if options.detach {
         let started = start_detached(context, client, request).await;
         client.close().await;
@@ -110,7 +116,7 @@ async fn attend(
         // Nothing is shown yet: give up as any program would.
         signal = signals.next() => {
             client.close().await;
-            return Ok(128 + terminal::signal_number(signal));
+            return Ok(128 + number(signal));
         }
     };
     let outcome = match attached {

@@ -99,26 +99,13 @@ pub(crate) async fn attend(
             if signal != Signal::Hup {
                 note(format!("left {session}, which goes on; {}", come_back()));
             }
-            Ok(128 + signal_number(signal))
+            Ok(128 + crate::signals::number(signal))
         }
         Left::HungUp => {
             note(format!("left {session}, which may go on; {}", come_back()));
             Ok(crate::output::OWN_FAILURE)
         }
         Left::Failed(error) => Err(malai_core::Error::from(error).into()),
-    }
-}
-
-/// The number that a status tells a signal by.
-pub(crate) fn signal_number(signal: Signal) -> u8 {
-    match signal {
-        Signal::Hup => 1,
-        Signal::Int => 2,
-        Signal::Quit => 3,
-        Signal::Kill => 9,
-        Signal::Usr1 => 10,
-        Signal::Usr2 => 12,
-        Signal::Term => 15,
     }
 }
 

@@ -6,6 +6,6 @@ mod modes;
 mod raw;
 mod screen;
 
-pub(crate) use attend::{Place, attend, signal_number};
+pub(crate) use attend::{Place, attend};
 pub(crate) use escape::EscapeChar;
 pub(crate) use raw::{is_terminal, window};

@@ -9,7 +9,8 @@ use malai_model::name::ClusterAlias;
 use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, OpenRequest, Opened, RescanView, Route, RunRequest, ServiceView, SyncView,
+    JoinedView, NewInviteView, OpenRequest, Opened, PingView, RescanView, Route, RunRequest, ServiceView,
+    SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -236,6 +237,15 @@ impl Client {
     /// Dropped, nothing runs, or what runs is hung up.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         Box::pin(self.route.run(request)).await
+    }
+
+    /// Asks a machine whether it is there, over a connection that is kept for what follows. `patience`: how long that may
+    /// take, if not as long as reaching a machine may.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn ping(&self, address: String, patience: Option<Duration>) -> Result<PingView, Error> {
+        Box::pin(super::ping::ping(&self.route, address, patience)).await
     }
 
     /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.

@@ -1,17 +1,16 @@
 //! The way to machines: through the daemon when one runs, else dialled by this process itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-#[cfg(all(feature = "daemon", unix))]
 use malai_model::code::ErrorCode;
 use malai_model::wire::ExecRequest;
 use tokio::sync::OnceCell;
 
 #[cfg(all(feature = "daemon", unix))]
 use super::socket::{self, OpenAnswer};
-use super::{ApiReply, ApiRequest, ClientOptions, OpenRequest, OpenedView, RunRequest, handle};
+use super::{ApiReply, ApiRequest, ClientOptions, OpenRequest, OpenedView, Place, RunRequest, handle};
 use crate::cluster::ClusterError;
 use crate::error::Error;
 #[cfg(all(feature = "daemon", unix))]
@@ -21,7 +20,7 @@ use crate::home::Home;
 use crate::node::{Mode, Node, NodeError, NodeOptions};
 #[cfg(all(feature = "daemon", unix))]
 use crate::p2p::PathView;
-use crate::p2p::{P2pError, Stream, WeakConnection};
+use crate::p2p::{P2pError, Redial, Redialling, Stream, WeakConnection};
 use crate::task::Scope;
 
 /// How long to wait for a daemon that is gone and may be back at once.
@@ -94,6 +93,35 @@ impl Opened {
 
 pub(super) fn reach(view: &OpenedView, source: P2pError) -> Error {
     NodeError::from(ClusterError::Reach { machine: view.shown(), source }).into()
+}
+
+/// Reaches the machine of an earlier stream. It does not keep the route: its streams end with that.
+struct Again {
+    route: Weak<Inner>,
+    view: OpenedView,
+}
+
+impl Redial for Again {
+    fn redial(&self) -> Redialling {
+        let (route, view) = (self.route.upgrade().map(Route), self.view.clone());
+        Box::pin(async move {
+            let Some(route) = route else { return Err(P2pError::Closed) };
+            match Box::pin(route.reopen(&view)).await {
+                Ok(opened) => Ok(opened.stream),
+                Err(error) => Err(unreached(&view, &error)),
+            }
+        })
+    }
+}
+
+/// What keeps a stream from going on, in the words of the network: some of it is for good.
+fn unreached(view: &OpenedView, error: &Error) -> P2pError {
+    match (error, error.code()) {
+        (Error::Closed, _) => P2pError::Closed,
+        (_, ErrorCode::PeerNotAdmitted) => P2pError::NotAdmitted { peer: view.id52 },
+        (_, ErrorCode::PeerIncompatible) => P2pError::Incompatible { peer: view.id52 },
+        (error, _) => P2pError::lost(error.to_wire().message),
+    }
 }
 
 impl Route {
@@ -199,6 +227,12 @@ impl Route {
         self.open(&OpenRequest { words: vec![earlier.address_by_id()], ..OpenRequest::default() }).await
     }
 
+    /// Says how the machine of an earlier stream is reached again: for
+    /// [`keep_resumed`](crate::p2p::keep_resumed).
+    pub fn redial(&self, earlier: &OpenedView) -> Arc<dyn Redial> {
+        Arc::new(Again { route: Arc::downgrade(&self.0), view: earlier.clone() })
+    }
+
     /// A daemon that carried streams and is gone is about to come back, more often than not: it restarts.
     #[cfg(all(feature = "daemon", unix))]
     async fn await_daemon(&self) -> Result<(), Error> {
@@ -221,7 +255,13 @@ impl Route {
             return Err(NodeError::from(ClusterError::NoProgram { machine: view.shown() }).into());
         }
         let exec = ExecRequest { argv: view.argv.clone(), env, resume: None };
-        RunningCommand::start(stream, exec).await.map_err(|error| match error {
+        let started = match view.place {
+            Place::Here => RunningCommand::start(stream, exec).await,
+            Place::Elsewhere => {
+                RunningCommand::start_resumable(stream, exec, self.redial(&view), &self.0.scope).await
+            }
+        };
+        started.map_err(|error| match error {
             ExecError::Network(source) => reach(&view, source),
             other => other.into(),
         })
@@ -248,7 +288,7 @@ impl Route {
         if self.0.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    async fn node(&self) -> Result<&Node, Error> {
+    pub(super) async fn node(&self) -> Result<&Node, Error> {
         self.check()?;
         self.0
             .node

@@ -110,6 +110,9 @@ pub enum ClusterError {
     /// An address cannot be resolved.
     #[error("find the machine: {0}")]
     Address(malai_model::address::AddressProblem),
+    /// Words that mean no machines here.
+    #[error("find the machines: {0}")]
+    Targets(malai_model::targets::TargetProblem),
     /// The text is no invite.
     #[error("read the invite")]
     NoInvite(#[source] malai_model::cluster::InviteTextProblem),
@@ -225,6 +228,7 @@ impl ClusterError {
             Self::NoConfig(_) => ErrorCode::ConfigMissing,
             Self::UnknownMachine { .. } | Self::UnknownService { .. } => ErrorCode::AddressUnknownMachine,
             Self::Address(problem) => problem.code(),
+            Self::Targets(problem) => problem.code(),
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
             Self::Invite(problem) => problem.code(),
             Self::UnknownInvite { .. } => ErrorCode::InviteUnknown,
@@ -251,6 +255,7 @@ impl ClusterError {
             Self::Identity(error) => return error.hint(),
             Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
+            Self::Targets(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
                     .hint
@@ -354,4 +359,5 @@ from_model! {
     JoinForged(malai_model::cluster::JoinProblem);
     ConfigRefused(SignedConfigProblem);
     Address(malai_model::address::AddressProblem);
+    Targets(malai_model::targets::TargetProblem);
 }

@@ -12,6 +12,7 @@ use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::targets::Reachable;
 
 use super::ClusterError;
 use crate::home::{ClusterDir, Home, HomeError, Role};
@@ -306,6 +307,18 @@ impl LoadedCluster {
             machine: wanted.to_string(),
             nearest: self.nearest(&wanted.to_string()),
         })
+    }
+
+    /// What this device may reach, for patterns.
+    ///
+    /// # Errors
+    /// When there is no config yet.
+    pub fn reachable(&self) -> Result<Reachable, ClusterError> {
+        match &self.rules {
+            Rules::Master { config } => Ok(Reachable::of_manager(config, &self.own_id)),
+            Rules::Own { config, .. } => Ok(Reachable::of_machine(config)),
+            Rules::Absent => Err(ClusterError::NoConfig(self.alias.clone())),
+        }
     }
 
     /// The machines that this device knows, by name.

@@ -35,6 +35,10 @@ pub enum Error {
     /// A session.
     #[error(transparent)]
     Session(#[from] AttachError),
+    /// Copying.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Copy(#[from] crate::exec::copy::CopyError),
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(.view.own_message()))]
     Failed {
@@ -78,6 +82,8 @@ impl Error {
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
             Self::Session(error) => error.code(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.code(),
             Self::Failed { view, .. } => view.error.code,
             Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
@@ -96,6 +102,8 @@ impl Error {
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
             Self::Session(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.hint(),
             Self::Failed { view, .. } => view.error.hint.clone(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),

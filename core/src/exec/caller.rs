@@ -1,12 +1,16 @@
 //! The caller's side of a command.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use malai_model::wire::{CommandEnd, ExecRequest, Notice, Request, Signal};
 
 use super::ExecError;
-use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::p2p::{
+    Channel, Incoming, P2pError, Redial, Stream, StreamReceiver, StreamSender, keep_resumed, new_resume_token,
+};
+use crate::task::Scope;
 
 /// A command that runs somewhere. Dropping all its parts hangs it up, as closing a terminal would.
 #[derive(Debug)]
@@ -53,21 +57,49 @@ impl RunningCommand {
     ///
     /// # Errors
     /// What the target refused it for, or what the connection failed with.
-    pub async fn start(stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
-        let Stream { sender, mut receiver } = stream;
-        sender.send_message(&Request::Exec(request)).await?;
-        match receiver.message::<Notice>().await? {
-            Some(Notice::Started { .. }) => {}
-            Some(Notice::Failed(error)) => return Err(ExecError::Remote(error)),
-            Some(_) => return Err(ExecError::OutOfTurn("not whether the command runs")),
-            None => return Err(ExecError::OutOfTurn("the stream ended before the command began")),
+    pub async fn start(mut stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
+        Self::ask(&mut stream, request).await?;
+        Ok(Self::over(stream))
+    }
+
+    /// As [`RunningCommand::start`]; if the connection is lost while the command runs, it goes on over another one that
+    /// `redial` makes, for as long as the target keeps it. What does so is a task of `scope`.
+    ///
+    /// # Errors
+    /// As [`RunningCommand::start`].
+    pub async fn start_resumable(
+        mut stream: Stream,
+        request: ExecRequest,
+        redial: Arc<dyn Redial>,
+        scope: &Scope,
+    ) -> Result<Self, ExecError> {
+        let token = new_resume_token()?;
+        let request = ExecRequest { resume: Some(token.clone()), ..request };
+        if let Some(linger) = Self::ask(&mut stream, request).await? {
+            keep_resumed(scope, stream.resumable(linger), token, redial);
         }
+        Ok(Self::over(stream))
+    }
+
+    /// Asks, and waits until the command runs; returns for how long its target keeps it without a connection.
+    async fn ask(stream: &mut Stream, request: ExecRequest) -> Result<Option<Duration>, ExecError> {
+        stream.sender.send_message(&Request::Exec(request)).await?;
+        match stream.receiver.message::<Notice>().await? {
+            Some(Notice::Started { resume_ms }) => Ok(resume_ms.map(Duration::from_millis)),
+            Some(Notice::Failed(error)) => Err(ExecError::Remote(error)),
+            Some(_) => Err(ExecError::OutOfTurn("not whether the command runs")),
+            None => Err(ExecError::OutOfTurn("the stream ended before the command began")),
+        }
+    }
+
+    fn over(stream: Stream) -> Self {
+        let Stream { sender, receiver } = stream;
         let sender = Arc::new(sender);
-        Ok(Self {
+        Self {
             input: CommandInput(Arc::clone(&sender)),
             control: CommandControl(Arc::clone(&sender)),
             output: CommandOutput { receiver, _sender: sender, ended: None },
-        })
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Run, RunEffect};
@@ -79,7 +80,8 @@ impl ExecTarget {
     /// Runs an authorised command to its end, over the caller's stream. `cluster` is what the command is told.
     ///
     /// `revoked` ends it: the right to it was taken away. When the caller is gone the process group gets SIGHUP, and
-    /// SIGKILL a little later.
+    /// SIGKILL a little later. `kept` says for how long the stream outlives its connection, if it does: the caller is
+    /// told.
     ///
     /// # Errors
     /// Of this side: the command could not be started or watched. The caller has been told.
@@ -90,6 +92,7 @@ impl ExecTarget {
         cluster: &str,
         stream: Stream,
         revoked: CancellationToken,
+        kept: Option<Duration>,
     ) -> Result<TargetOutcome, HostError> {
         let Stream { sender, receiver } = stream;
         if revoked.is_cancelled() {
@@ -107,7 +110,8 @@ impl ExecTarget {
         let Process { stdin, stdout, stderr, group } = process;
         let outcome = {
             let talk = async {
-                sender.send_message(&Notice::Started { resume_ms: None }).await?;
+                let resume_ms = kept.map(|linger| u64::try_from(linger.as_millis()).unwrap_or(u64::MAX));
+                sender.send_message(&Notice::Started { resume_ms }).await?;
                 let outputs = async {
                     tokio::try_join!(
                         copy_output(stdout, &sender, Channel::Main),

@@ -29,7 +29,7 @@ pub fn raise_open_files() {
     }
 }
 
-fn raise() -> io::Result<Option<u64>> {
+fn raise() -> io::Result<Option<libc::rlim_t>> {
     let before = current()?;
     let wanted = WANTED.min(before.rlim_max);
     if before.rlim_cur >= wanted || BEFORE.set(before).is_err() {

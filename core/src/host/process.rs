@@ -13,7 +13,7 @@ use tokio::net::unix::pipe;
 use super::inherit::heed_signals;
 use super::launch::{Attachment, launch};
 use super::limits::restore;
-use super::program::{find_program, is_enterable};
+use super::program::{check_file, find_program, is_enterable};
 use super::{HostError, LocalUser, OwnProgram, ProcessGroup};
 
 /// The writing end of a command's stdin. Dropping it is the end of the input. A write fails with `BrokenPipe`
@@ -116,8 +116,8 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
     };
     let program = match &request.program {
         Executable::Named => find_program(word, &request.user.path, &dir)?,
-        Executable::At(path) => path.clone(),
-        Executable::Own(own) => own.spawn_path().to_owned(),
+        Executable::At(path) => check_file(word, path.clone())?,
+        Executable::Own(own) => check_file(word, own.spawn_path().to_owned())?,
     };
     heed_signals();
     // Everything here keeps to what `posix_spawn` can do: with a closure or a user switch std would fork,

@@ -33,14 +33,7 @@ pub(super) fn candidates(word: &str, path: &str) -> Vec<PathBuf> {
 /// Finds the file that a word means to this process; a path is relative to `dir`.
 pub(super) fn find_program(word: &str, path: &str, dir: &Path) -> Result<PathBuf, HostError> {
     if word.contains('/') {
-        let program = dir.join(word);
-        return match check_executable(&program) {
-            Ok(()) => Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(HostError::NotFound { program: word.to_owned() })
-            }
-            Err(source) => Err(HostError::NotExecutable { program, source }),
-        };
+        return check_file(word, dir.join(word));
     }
     let mut refused = None;
     for program in candidates(word, path) {
@@ -54,6 +47,17 @@ pub(super) fn find_program(word: &str, path: &str, dir: &Path) -> Result<PathBuf
         }
     }
     Err(refused.unwrap_or_else(|| HostError::NotFound { program: word.to_owned() }))
+}
+
+/// Checks that a file is there and can be executed by this process; `word` is what it is called in an error.
+pub(super) fn check_file(word: &str, program: PathBuf) -> Result<PathBuf, HostError> {
+    match check_executable(&program) {
+        Ok(()) => Ok(program),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(HostError::NotFound { program: word.to_owned() })
+        }
+        Err(source) => Err(HostError::NotExecutable { program, source }),
+    }
 }
 
 fn check_executable(program: &Path) -> io::Result<()> {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::invites::InviteListener;
 use crate::cluster::LoadedCluster;
 use crate::home::IdentityClaim;
-use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol};
+use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol, Resumables};
 use crate::task::Scope;
 
 /// How often refused connections are told of at most.
@@ -34,6 +34,8 @@ pub struct Member {
     /// Held while `invites` is brought in line with the files.
     pub(super) refreshing: tokio::sync::Mutex<()>,
     inbound: Mutex<BTreeMap<u64, Connection>>,
+    /// The streams that peers may go on with after a lost connection.
+    pub(super) resumables: Resumables,
     next_connection: AtomicU64,
     /// Cancelled when no request is taken any more.
     closing: CancellationToken,
@@ -99,6 +101,7 @@ impl Member {
             invites: Mutex::new(BTreeMap::new()),
             refreshing: tokio::sync::Mutex::new(()),
             inbound: Mutex::new(BTreeMap::new()),
+            resumables: Resumables::default(),
             next_connection: AtomicU64::new(0),
             closing: CancellationToken::new(),
         }

@@ -17,6 +17,7 @@ mod serve;
 mod services;
 #[cfg(all(feature = "host", unix))]
 mod sessions;
+mod targets;
 mod view;
 mod work;
 
@@ -40,6 +41,7 @@ pub use self::error::NodeError;
 pub use self::member::Member;
 #[cfg(all(feature = "daemon", unix))]
 pub(crate) use self::outbound::Found;
+pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};

@@ -18,7 +18,8 @@ use crate::exec::{ExecError, RunningCommand};
 use crate::home::Role;
 use crate::identity::KeyRef;
 use crate::p2p::{
-    self, Connection, Endpoint, EndpointOptions, P2pError, PathView, Pool, Protocol, Serve, Stream,
+    self, Connection, Endpoint, EndpointOptions, P2pError, PathView, Pool, Protocol, Redial, Redialling,
+    Serve, Stream,
 };
 
 /// A machine that an address means.
@@ -148,6 +149,16 @@ impl Node {
         Ok(connection)
     }
 
+    /// Says how a peer is reached again for a stream that lost its connection.
+    pub(crate) fn redial(&self, member: &Arc<Member>, peer: &Id52, addresses: &[String]) -> Arc<dyn Redial> {
+        Arc::new(PeerRedial {
+            node: self.clone(),
+            member: Arc::clone(member),
+            peer: *peer,
+            addresses: addresses.to_vec(),
+        })
+    }
+
     /// Turns what was typed into a machine of a cluster. If the config in force does not have the machine, the manager is
     /// asked once, since it may have been added meanwhile.
     ///
@@ -194,7 +205,15 @@ impl Node {
             return Err(ClusterError::NoProgram { machine: found.name() }.into());
         }
         let (stream, _) = self.open(&found).await?;
-        RunningCommand::start(stream, exec).await.map_err(|error| match error {
+        let Found { member, target, .. } = &found;
+        let started = match found.place() {
+            Place::Here => RunningCommand::start(stream, exec).await,
+            Place::Elsewhere => {
+                let redial = self.redial(member, &target.id52, &target.addresses);
+                RunningCommand::start_resumable(stream, exec, redial, &member.scope).await
+            }
+        };
+        started.map_err(|error| match error {
             // That a peer admits nobody of this identity shows at the first answer.
             ExecError::Network(source) => found.reach(source),
             other => other.into(),
@@ -312,5 +331,27 @@ fn have(loaded: &LoadedCluster) -> Option<ConfigHave> {
             digest: malai_model::config::text_digest(text),
         }),
         Rules::Master { .. } | Rules::Absent => None,
+    }
+}
+
+/// Reaches a peer again as it was reached first.
+struct PeerRedial {
+    node: Node,
+    member: Arc<Member>,
+    peer: Id52,
+    addresses: Vec<String>,
+}
+
+impl Redial for PeerRedial {
+    fn redial(&self) -> Redialling {
+        let (node, member) = (self.node.clone(), Arc::clone(&self.member));
+        let (peer, addresses) = (self.peer, self.addresses.clone());
+        Box::pin(async move {
+            match node.connect(&member, &peer, &addresses).await {
+                Ok(connection) => connection.open_stream().await,
+                Err(NodeError::Network(error)) => Err(error),
+                Err(error) => Err(P2pError::Lost { reason: error.to_string() }),
+            }
+        })
     }
 }

@@ -13,7 +13,7 @@ use malai_model::name::MachineName;
 use malai_model::wire::local::Place;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
 
-use super::work::Ticket;
+use super::work::{Room, Ticket};
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::RunDenied;
@@ -81,24 +81,34 @@ impl Node {
     /// Takes a request of somebody who may ask: counted, and served in a task of its own.
     pub(super) fn take(&self, member: &Arc<Member>, asker: Asker, stream: Stream) {
         let peer = asker.peer;
-        let ticket = self.inner.work.enter(&member.loaded(), peer);
         // While the last commands run on, the manager is still heard: it may take their right away.
         let heard = member.is_accepting() || cluster::is_manager(&member.loaded(), &peer);
-        let Some(ticket) = ticket.filter(|_| heard) else {
+        let enter = |room| self.inner.work.enter(&member.loaded(), peer, room).map(|ticket| (ticket, room));
+        let entered = heard.then(|| enter(Room::ForAnything)).flatten();
+        // Whoever has all that it may have open, and lost its connection, must be able to go on with it.
+        let resumes = || member.resumables.has(&peer).then(|| enter(Room::ForResuming)).flatten();
+        let Some((ticket, room)) = entered.or_else(resumes) else {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
             turn_away(stream, stream_code::BUSY);
             return;
         };
         let (node, member) = (self.clone(), Arc::clone(member));
         let scope = member.scope.clone();
-        scope.spawn("request", async move { node.serve_stream(&member, asker, stream, ticket).await });
+        scope.spawn("request", async move { node.serve_stream(&member, asker, room, stream, ticket).await });
     }
 
-    async fn serve_stream(&self, member: &Arc<Member>, asker: Asker, mut stream: Stream, ticket: Ticket) {
+    async fn serve_stream(
+        &self,
+        member: &Arc<Member>,
+        asker: Asker,
+        room: Room,
+        mut stream: Stream,
+        ticket: Ticket,
+    ) {
         let first =
             tokio::time::timeout(self.device().limits.handshake, stream.receiver.message::<Request>()).await;
         let served = match first {
-            Ok(Ok(Some(request))) => self.serve_request(member, asker, stream, request, ticket).await,
+            Ok(Ok(Some(request))) => self.serve_request(member, asker, room, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
                 let told = WireError {
@@ -123,13 +133,28 @@ impl Node {
         &self,
         member: &Arc<Member>,
         asker: Asker,
+        room: Room,
         stream: Stream,
         request: Request,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let Asker { peer, from, .. } = asker;
         match request {
+            Request::Resume(resume) => {
+                // Its own ticket stands for the right to it: while that is open, nobody took the right away.
+                drop(ticket);
+                member.resumables.resume(&peer, &resume.token, stream, &resume.lanes)?;
+                tracing::info!(cluster = %member.alias(), %peer, "a request goes on over another connection");
+                Ok(())
+            }
+            _ if room == Room::ForResuming => {
+                tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+                turn_away(stream, stream_code::BUSY);
+                Ok(())
+            }
             Request::Ping {} => {
+                // Whoever hears the answer may ask for more at once: this counts no longer.
+                drop(ticket);
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
@@ -216,7 +241,11 @@ impl Node {
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        match self.inner.exec.serve(authorized, &request, &name, stream, revoked).await {
+        let linger = self.device().limits.resume;
+        let kept = request.resume.clone().filter(|_| !linger.is_zero());
+        let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
+        let linger = kept.as_ref().map(|_| linger);
+        match self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await {
             Ok(TargetOutcome::Ended(end)) => {
                 tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
             }

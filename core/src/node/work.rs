@@ -12,8 +12,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::LoadedCluster;
 
+/// Requests that a peer may have open beyond the limits to go on with those that lost their connection.
+const RESUME_RESERVE: usize = 16;
+
 /// Requests that a manager may have open beyond the limits: for its configs.
 const MANAGER_RESERVE: usize = 16;
+
+/// For what a request is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Whatever it wants.
+    ForAnything,
+    /// To go on with a request that is open already.
+    ForResuming,
+}
 
 /// Whether an open request is still allowed under given rules.
 pub(crate) type StillAllowed = Box<dyn Fn(&LoadedCluster) -> bool + Send + Sync>;
@@ -69,16 +81,18 @@ impl OpenWork {
     ///
     /// What members have open never keeps the manager out: the config that ends it would not arrive. Even the manager's
     /// own commands leave room for that.
-    pub(crate) fn enter(self: &Arc<Self>, loaded: &LoadedCluster, peer: Id52) -> Option<Ticket> {
+    pub(crate) fn enter(self: &Arc<Self>, loaded: &LoadedCluster, peer: Id52, room: Room) -> Option<Ticket> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = entries.by_peer.get(&peer).copied().unwrap_or(0);
         let per_peer = self.per_peer.load(Ordering::Relaxed);
-        let room = if loaded.manager == Some(peer) {
-            of_peer < per_peer + MANAGER_RESERVE
+        let spare = if room == Room::ForResuming { RESUME_RESERVE } else { 0 };
+        let in_all = self.in_all.load(Ordering::Relaxed);
+        let fits = if loaded.manager == Some(peer) {
+            of_peer < per_peer + MANAGER_RESERVE + spare
         } else {
-            of_peer < per_peer && entries.open.len() < self.in_all.load(Ordering::Relaxed)
+            of_peer < per_peer + spare && entries.open.len() < in_all + spare
         };
-        if !room {
+        if !fits {
             return None;
         }
         let number = entries.next;

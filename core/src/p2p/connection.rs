@@ -30,6 +30,8 @@ struct Inner {
     protocol: Protocol,
     scope: Scope,
     counters: Arc<Counters>,
+    /// How many streams are open.
+    streams: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,42 @@ pub struct PathView {
     pub rtt: Duration,
 }
 
+/// What a connection has carried, and carries now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionStats {
+    /// Bytes sent, as packets; 0 where nothing counts them.
+    pub bytes_sent: u64,
+    /// Bytes received, as packets; 0 where nothing counts them.
+    pub bytes_received: u64,
+    /// Streams that are open.
+    pub streams: u64,
+}
+
+/// A connection in use by a stream.
+#[derive(Debug)]
+pub(super) struct InUse(Connection);
+
+impl InUse {
+    fn new(connection: Connection) -> Self {
+        connection.0.streams.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::ops::Deref for InUse {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
 /// How often peers of an endpoint broke the rules.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -122,7 +160,7 @@ impl Connection {
         scope: Scope,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams: AtomicU64::new(0) }))
     }
 
     pub(super) fn downgrade(&self) -> WeakConnection {
@@ -237,9 +275,44 @@ impl Connection {
         }
     }
 
+    /// Returns what it has carried.
+    pub fn stats(&self) -> ConnectionStats {
+        let streams = self.0.streams.load(Ordering::Relaxed);
+        match &self.0.link {
+            Link::Quic(connection) => {
+                let stats = connection.stats();
+                ConnectionStats {
+                    bytes_sent: stats.udp_tx.bytes,
+                    bytes_received: stats.udp_rx.bytes,
+                    streams,
+                }
+            }
+            #[cfg(unix)]
+            Link::Socket(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+        }
+    }
+
+    /// Notes that a stream uses it.
+    pub(super) fn enter(&self) -> InUse {
+        InUse::new(self.clone())
+    }
+
     /// Returns the peer's IP address, unless a relay carries the connection.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.path().address.parse().ok()
+    }
+
+    /// Packets that came, as far as the transport counts them: more of them is a sign of life.
+    pub(super) fn received(&self) -> u64 {
+        match &self.0.link {
+            Link::Quic(connection) => connection.stats().udp_rx.datagrams,
+            #[cfg(unix)]
+            Link::Socket(_) => 0,
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => 0,
+        }
     }
 
     pub(super) fn rtt(&self) -> Duration {
@@ -252,6 +325,11 @@ impl Connection {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Says whether nothing but this handle uses the connection: no stream, no clone.

@@ -423,10 +423,17 @@ fn builder(
     Ok(builder)
 }
 
+/// The URLs of the relays that are used unless somebody says otherwise.
+pub(crate) fn default_relays() -> Vec<String> {
+    let map = iroh::RelayMode::Default.relay_map();
+    map.urls::<Vec<iroh::RelayUrl>>().iter().map(ToString::to_string).collect()
+}
+
 fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfig {
     let builder = iroh::endpoint::QuicTransportConfig::builder()
         .max_concurrent_uni_streams(0_u32.into())
-        .keep_alive_interval(timeouts::KEEP_ALIVE);
+        .keep_alive_interval(timeouts::KEEP_ALIVE)
+        .max_idle_timeout(timeouts::IDLE.try_into().ok());
     // Strangers get room for one small message and nothing else: whoever knows an invite may open many connections.
     if serve.is_some_and(|serve| serve.protocols == [Protocol::Invite]) {
         return builder

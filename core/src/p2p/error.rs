@@ -28,6 +28,10 @@ pub mod stream_code {
     pub const BUSY: u32 = 4;
     /// The peer lost the rights that it was admitted for.
     pub const REVOKED: u32 = 5;
+    /// The stream that was to go on is not here any more.
+    pub const UNKNOWN: u32 = 6;
+    /// The stream goes on, but not here.
+    pub const MOVED: u32 = 7;
 }
 
 /// A failure of the network layer.
@@ -77,6 +81,9 @@ pub enum P2pError {
         /// See [`stream_code`].
         code: u32,
     },
+    /// The peer does not have the stream any more that was to go on.
+    #[error("go on with a request: the peer does not have it any more")]
+    StreamUnknown,
     /// This half of the stream was ended before.
     #[error("send more: this half of the stream was ended already")]
     Ended,
@@ -119,6 +126,7 @@ impl P2pError {
             Self::Incompatible { .. } => ErrorCode::PeerIncompatible,
             Self::StreamReset { code: stream_code::BUSY } => ErrorCode::LimitReached,
             Self::StreamReset { code: stream_code::REVOKED } => ErrorCode::AclRevoked,
+            Self::StreamUnknown => ErrorCode::StreamUnknown,
             Self::Lost { .. } | Self::StreamReset { .. } => ErrorCode::PeerLost,
             Self::Malformed { .. } => ErrorCode::WireMalformed,
             Self::MessageTooLarge { .. } => ErrorCode::LimitReached,
@@ -141,6 +149,9 @@ impl P2pError {
             }
             Self::StreamReset { code: stream_code::BUSY } => {
                 Some("try again in a moment; [limits] of that machine's malai.toml says how many".to_owned())
+            }
+            Self::StreamUnknown => {
+                Some("its daemon was restarted, or reaching it again took too long".to_owned())
             }
             Self::Incompatible { .. } => Some("update malai on the older of the two machines".to_owned()),
             Self::RuntimeDir { path, .. } => Some(format!(

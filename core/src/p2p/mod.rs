@@ -8,12 +8,15 @@ mod connection;
 mod discovery;
 mod endpoint;
 mod error;
+mod health;
 mod hooks;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod options;
 mod pool;
 mod raw;
+mod redial;
+mod resumables;
 #[cfg(unix)]
 mod socket;
 mod stream;
@@ -21,13 +24,16 @@ mod stream;
 mod tests;
 
 pub(crate) use connection::WeakConnection;
-pub use connection::{CloseReason, Connection, Counters, PathView};
+pub use connection::{CloseReason, Connection, ConnectionStats, Counters, PathView};
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::default_relays;
 pub use error::{P2pError, stream_code};
 pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,
 };
 pub use pool::{ConnectionView, Pool};
+pub use redial::{Redial, Redialling, keep_resumed, new_resume_token};
+pub use resumables::{Kept, Resumables};
 #[cfg(unix)]
 pub use socket::{BridgeEnd, bridge};
-pub use stream::{Channel, Incoming, Stream, StreamReceiver, StreamSender};
+pub use stream::{Channel, Incoming, ResumeHandle, Stream, StreamReceiver, StreamSender};

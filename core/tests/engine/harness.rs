@@ -407,7 +407,7 @@ impl Company {
     pub(crate) async fn in_world(world: World, names: &[(&str, &str)]) -> Self {
         let manager = world.node("manager").await;
         manager.init(&company()).await;
-        let invite = manager.invite(100).await.invite;
+        let invite = manager.invite(1000).await.invite;
         let mut machines = Vec::new();
         for (name, device) in names {
             let node = world.node_with(name, device).await;

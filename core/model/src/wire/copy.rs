@@ -396,7 +396,10 @@ pub fn decode_payload(kind: u8, payload: &[u8]) -> Result<Frame<'_>, CopyFramePr
         BASIS => {
             let id = fields.u64()?;
             let digests = fields.rest;
-            if digests.is_empty() || digests.len() % DIGEST != 0 || digests.len() > MAX_DIGESTS * DIGEST {
+            if digests.is_empty()
+                || !digests.len().is_multiple_of(DIGEST)
+                || digests.len() > MAX_DIGESTS * DIGEST
+            {
                 return Err(CopyFrameProblem::Length { kind, length: payload.len() });
             }
             Frame::Basis { id, digests }

@@ -11,6 +11,7 @@
 //! | `0x03` end | lane (1), final offset (8) | nothing more comes on this lane |
 //! | `0x04` abort | code (4) | nothing more comes on any lane, and what came is incomplete |
 //! | `0x05` stop | code (4) | the receiver wants no more of any lane |
+//! | `0x06` resumed | for each lane: received (8), charged (8), allowance (8), window (4), ended (1) | the first frame of whoever is asked to go on with a stream: what it has received |
 //! | `0x80` to `0xff` | up to 1 KiB | for later versions: to be ignored |
 //!
 //! Everything else is malformed. Offsets are in the protocol from the first day so that a stream can later go
@@ -26,6 +27,8 @@
 
 use bytes::BufMut;
 
+use super::LaneState;
+
 /// The most bytes that one data frame carries, also the largest message.
 pub const MAX_DATA: usize = 64 * 1024;
 /// The largest payload of a frame that a later version may send and this one ignores.
@@ -35,7 +38,7 @@ pub const MIN_CHARGE: u64 = 2048;
 /// The length of a data frame's head: what stands before its bytes.
 pub const DATA_HEAD: usize = HEADER + 9;
 /// The longest head of any frame; so much input always lets [`decode`] decide.
-pub const MAX_HEAD: usize = HEADER + 21;
+pub const MAX_HEAD: usize = HEADER + RESUMED_LENGTH;
 
 const HEADER: usize = 4;
 const DATA: u8 = 0x01;
@@ -43,7 +46,10 @@ const WINDOW: u8 = 0x02;
 const END: u8 = 0x03;
 const ABORT: u8 = 0x04;
 const STOP: u8 = 0x05;
+const RESUMED: u8 = 0x06;
 const IGNORABLE: u8 = 0x80;
+const LANE_STATE: usize = 29;
+const RESUMED_LENGTH: usize = 3 * LANE_STATE;
 /// No honest stream comes near; below it, offset and length can be added without a thought.
 const MAX_OFFSET: u64 = 1 << 62;
 
@@ -146,6 +152,11 @@ pub enum Head {
         /// Why, in the receiver's words.
         code: u32,
     },
+    /// Says that a stream goes on here, and how far its sender has received it.
+    Resumed {
+        /// The lanes in their order.
+        lanes: [LaneState; 3],
+    },
     /// A frame of a later version: so many bytes to skip.
     Ignored {
         /// How many follow: up to [`MAX_IGNORED`].
@@ -170,9 +181,12 @@ pub enum FrameProblem {
         /// The length that it claims.
         length: usize,
     },
-    /// An offset beyond any honest stream.
+    /// An offset or an amount beyond any honest stream.
     #[error("offset {0} is out of range")]
     Offset(u64),
+    /// A byte that says neither yes nor no.
+    #[error("{0:#04x} where a 0 or a 1 belongs")]
+    Flag(u8),
 }
 
 /// Returns what a data frame of `length` bytes costs.
@@ -196,6 +210,7 @@ pub fn decode(input: &[u8]) -> Result<Option<(Head, usize)>, FrameProblem> {
         WINDOW => length == 21,
         END => length == 9,
         ABORT | STOP => length == 4,
+        RESUMED => length == RESUMED_LENGTH,
         IGNORABLE.. => length <= MAX_IGNORED,
         _ => return Err(FrameProblem::UnknownType(kind)),
     };
@@ -209,6 +224,14 @@ pub fn decode(input: &[u8]) -> Result<Option<(Head, usize)>, FrameProblem> {
         let Some(code) = rest.first_chunk().map(|code| u32::from_be_bytes(*code)) else { return Ok(None) };
         let head = if kind == ABORT { Head::Abort { code } } else { Head::Stop { code } };
         return Ok(Some((head, HEADER + 4)));
+    }
+    if kind == RESUMED {
+        let Some(states) = rest.first_chunk::<RESUMED_LENGTH>() else { return Ok(None) };
+        let mut lanes = [LaneState::default(); 3];
+        for (lane, bytes) in lanes.iter_mut().zip(states.as_chunks::<LANE_STATE>().0) {
+            *lane = lane_state(bytes)?;
+        }
+        return Ok(Some((Head::Resumed { lanes }, HEADER + RESUMED_LENGTH)));
     }
     let [lane, rest @ ..] = rest else { return Ok(None) };
     let lane = Lane::from_wire(*lane)?;
@@ -224,8 +247,26 @@ pub fn decode(input: &[u8]) -> Result<Option<(Head, usize)>, FrameProblem> {
             let Some((allowance, rest)) = rest.split_first_chunk() else { return Ok(None) };
             let Some(window) = rest.first_chunk() else { return Ok(None) };
             let (allowance, window) = (u64::from_be_bytes(*allowance), u32::from_be_bytes(*window));
-            Some((Head::Window { lane, consumed: offset, allowance, window }, MAX_HEAD))
+            Some((Head::Window { lane, consumed: offset, allowance, window }, HEADER + 21))
         }
+    })
+}
+
+fn lane_state(bytes: &[u8; LANE_STATE]) -> Result<LaneState, FrameProblem> {
+    let number = |at: usize| {
+        let value = bytes[at..at + 8].iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        if value > MAX_OFFSET { Err(FrameProblem::Offset(value)) } else { Ok(value) }
+    };
+    Ok(LaneState {
+        received: number(0)?,
+        charged: number(8)?,
+        allowance: number(16)?,
+        window: bytes[24..28].iter().fold(0, |value, byte| value << 8 | u32::from(*byte)),
+        ended: match bytes[28] {
+            0 => false,
+            1 => true,
+            other => return Err(FrameProblem::Flag(other)),
+        },
     })
 }
 
@@ -264,6 +305,16 @@ pub fn encode(head: &Head, out: &mut impl BufMut) {
             header(out, STOP, 4);
             out.put_u32(code);
         }
+        Head::Resumed { lanes } => {
+            header(out, RESUMED, RESUMED_LENGTH);
+            for lane in lanes {
+                out.put_u64(lane.received);
+                out.put_u64(lane.charged);
+                out.put_u64(lane.allowance);
+                out.put_u32(lane.window);
+                out.put_u8(u8::from(lane.ended));
+            }
+        }
         Head::Ignored { length } => header(out, IGNORABLE, length),
     }
 }
@@ -276,6 +327,19 @@ mod tests {
 
     fn lane() -> impl Strategy<Value = Lane> {
         prop::sample::select(Lane::ALL.to_vec())
+    }
+
+    fn lane_state() -> impl Strategy<Value = LaneState> {
+        let amount = 0..=MAX_OFFSET;
+        (amount.clone(), amount.clone(), amount, any::<u32>(), any::<bool>()).prop_map(
+            |(received, charged, allowance, window, ended)| LaneState {
+                received,
+                charged,
+                allowance,
+                window,
+                ended,
+            },
+        )
     }
 
     fn head() -> impl Strategy<Value = Head> {
@@ -292,6 +356,7 @@ mod tests {
             (lane(), offset).prop_map(|(lane, offset)| Head::End { lane, offset }),
             any::<u32>().prop_map(|code| Head::Abort { code }),
             any::<u32>().prop_map(|code| Head::Stop { code }),
+            [lane_state(), lane_state(), lane_state()].prop_map(|lanes| Head::Resumed { lanes }),
             (0..=MAX_IGNORED).prop_map(|length| Head::Ignored { length }),
         ]
     }
@@ -314,7 +379,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics_and_enough_input_always_decides(input in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_panics_and_enough_input_always_decides(input in prop::collection::vec(any::<u8>(), 0..128)) {
             let decided = decode(&input);
             if input.len() >= MAX_HEAD {
                 prop_assert!(decided != Ok(None));
@@ -336,6 +401,13 @@ mod tests {
             Head::End { lane: Lane::Messages, offset: 7 },
             Head::Abort { code: 1 },
             Head::Stop { code: 2 },
+            Head::Resumed {
+                lanes: [
+                    LaneState { received: 1, charged: 2, allowance: 3, window: 4, ended: true },
+                    LaneState::default(),
+                    LaneState { received: 5, charged: 6, allowance: 7, window: 8, ended: false },
+                ],
+            },
             Head::Ignored { length: 5 },
         ];
         let lines: Vec<String> = heads
@@ -352,6 +424,7 @@ mod tests {
         03000009000000000000000007 End { lane: Messages, offset: 7 }
         0400000400000001 Abort { code: 1 }
         0500000400000002 Stop { code: 2 }
+        06000057000000000000000100000000000000020000000000000003000000040100000000000000000000000000000000000000000000000000000000000000000000000005000000000000000600000000000000070000000800 Resumed { lanes: [LaneState { received: 1, charged: 2, allowance: 3, window: 4, ended: true }, LaneState { received: 0, charged: 0, allowance: 0, window: 0, ended: false }, LaneState { received: 5, charged: 6, allowance: 7, window: 8, ended: false }] }
         80000005 Ignored { length: 5 }
         ");
     }
@@ -367,6 +440,14 @@ mod tests {
         );
         assert_eq!(decode(&[END, 0, 0, 9, 3]), Err(FrameProblem::UnknownLane(3)));
         assert_eq!(decode(&[0x80, 0, 4, 1]), Err(FrameProblem::Length { kind: 0x80, length: 1025 }));
+        let mut resumed = vec![RESUMED, 0, 0, 87];
+        resumed.extend_from_slice(&[0; 87]);
+        resumed[32] = 2;
+        assert_eq!(decode(&resumed), Err(FrameProblem::Flag(2)));
+        resumed[32] = 0;
+        resumed[20] = 0xff;
+        assert!(matches!(decode(&resumed), Err(FrameProblem::Offset(_))));
+        assert_eq!(decode(&[RESUMED, 0, 0, 86]), Err(FrameProblem::Length { kind: RESUMED, length: 86 }));
         let far = [END, 0, 0, 9, 0, 0xff, 0, 0, 0, 0, 0, 0, 0];
         assert!(matches!(decode(&far), Err(FrameProblem::Offset(_))));
     }

@@ -116,6 +116,10 @@ async fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
     assert_eq!(status("/etc/passwd/x"), not_executable);
     assert_eq!(status(&script("loose", b"#!/bin/sh\n", 0o644)), not_executable);
     assert_eq!(status(&script("interpreter", b"#!/nowhere/sh\n", 0o755)), not_executable);
+    for program in [Executable::At("/nowhere/x".into()), Executable::Own(OwnProgram::at("/nowhere/x"))] {
+        let request = SpawnRequest { program, ..request(&["x"]) };
+        assert_eq!(Process::spawn(&request).expect_err("does not start").shell_status(), Some(127));
+    }
     assert_eq!(status(&script("garbage", b"\x7fELF nonsense", 0o755)), not_executable);
 }
 

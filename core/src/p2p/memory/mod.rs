@@ -36,6 +36,8 @@ struct World {
     parted: HashSet<(Id52, Id52)>,
     /// Who does not read at all.
     stalled: HashSet<Id52>,
+    /// How many bytes still pass between two before their connection breaks.
+    left: HashMap<(Id52, Id52), usize>,
     delay: Duration,
     /// Every reader and writer that waits; any change wakes all.
     waiting: Vec<Waker>,
@@ -95,10 +97,23 @@ impl Network {
         let sessions: Vec<Arc<Session>> =
             lock(&self.0).links.iter().filter_map(std::sync::Weak::upgrade).collect();
         for session in sessions.iter().filter(|session| session.pair == pair(a, b)) {
-            let text = "the peer did not answer any more".to_owned();
-            session.lost.store(true, Ordering::Release);
-            session.close(&self.0, CloseReason { code: CLOSE_NORMAL, text });
+            session.lose(&self.0);
         }
+    }
+
+    /// Lets nothing pass any more on the connections that are open between two, and tells nobody; new ones work. So it is
+    /// for whoever was connected to a process that was killed and started anew.
+    pub fn silence(&self, a: Id52, b: Id52) {
+        let sessions: Vec<Arc<Session>> =
+            lock(&self.0).links.iter().filter_map(std::sync::Weak::upgrade).collect();
+        for session in sessions.iter().filter(|session| session.pair == pair(a, b)) {
+            session.silent.store(true, Ordering::Release);
+        }
+    }
+
+    /// Breaks the connection between two as soon as so many more bytes have passed, both ways together.
+    pub fn cut_after(&self, a: Id52, b: Id52, bytes: usize) {
+        lock(&self.0).left.insert(pair(a, b), bytes);
     }
 
     /// Makes every byte take so long, one way.
@@ -194,6 +209,7 @@ impl Node {
         let (to_peer, from_us) = mpsc::unbounded_channel();
         let (to_us, from_peer) = mpsc::unbounded_channel();
         let session = Arc::new(Session {
+            silent: AtomicBool::new(false),
             pair: pair(self.id, peer),
             closed: Mutex::new(None),
             lost: AtomicBool::new(false),
@@ -241,6 +257,8 @@ impl Node {
 #[derive(Debug)]
 struct Session {
     pair: (Id52, Id52),
+    /// Nothing passes.
+    silent: AtomicBool,
     closed: Mutex<Option<CloseReason>>,
     /// Nobody closed it.
     lost: AtomicBool,
@@ -248,10 +266,21 @@ struct Session {
 }
 
 impl Session {
+    /// Ends it as an idle timeout would.
+    fn lose(&self, world: &Mutex<World>) {
+        self.lost.store(true, Ordering::Release);
+        let text = "the peer did not answer any more".to_owned();
+        self.close(world, CloseReason { code: CLOSE_NORMAL, text });
+    }
+
     fn close(&self, world: &Mutex<World>, reason: CloseReason) {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.notify.notify_waiters();
         lock(world).wake();
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
     }
 
     fn reason(&self) -> Option<CloseReason> {

@@ -160,7 +160,8 @@ impl PipeRecv {
             if self.session.reason().is_some() {
                 return Poll::Ready(Err(RawEnd::Lost));
             }
-            if world.parted.contains(&self.session.pair) || world.stalled.contains(&self.reader) {
+            let parted = self.session.is_silent() || world.parted.contains(&self.session.pair);
+            if parted || world.stalled.contains(&self.reader) {
                 world.wait(cx);
                 return Poll::Pending;
             }
@@ -169,8 +170,16 @@ impl PipeRecv {
             }
             let now = Instant::now();
             let mut read = 0;
+            let left = world.left.get(&self.session.pair).copied();
+            if left == Some(0) {
+                world.left.remove(&self.session.pair);
+                drop((pipe, world));
+                self.session.lose(&self.world);
+                return Poll::Ready(Err(RawEnd::Lost));
+            }
             while let Some((arrives, bytes)) = pipe.bytes.front_mut() {
-                let room = (buffer.capacity() - buffer.len()).min(bytes.len());
+                let mut room = (buffer.capacity() - buffer.len()).min(bytes.len());
+                room = room.min(left.map_or(room, |left| left - read));
                 if *arrives > now || room == 0 {
                     break;
                 }
@@ -182,6 +191,9 @@ impl PipeRecv {
                 }
             }
             pipe.length -= read;
+            if let Some(left) = world.left.get_mut(&self.session.pair) {
+                *left -= read;
+            }
             if read > 0 || (pipe.finished && pipe.bytes.is_empty()) {
                 world.wake();
                 return Poll::Ready(Ok(read));

@@ -11,6 +11,8 @@ use crate::p2p::raw::RawEnd;
 
 /// The longest control, in bytes.
 const MAX_CONTROL: usize = 16 * 1024;
+/// How much of what nobody wants is read at once.
+const SKIPPED: usize = 4 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Input {
@@ -21,6 +23,8 @@ pub(super) struct Input {
     partial: BytesMut,
     /// Why no more bytes come, if so.
     over: Option<Over>,
+    /// Nobody takes the bytes any more: those that come are skipped, for what is said beside and behind them.
+    unwanted: bool,
     stopped: Option<u32>,
     acknowledged: bool,
     loss: Option<Loss>,
@@ -49,6 +53,7 @@ impl Input {
             state: State::Head,
             partial: BytesMut::new(),
             over: None,
+            unwanted: false,
             stopped: None,
             acknowledged: false,
             loss: None,
@@ -60,8 +65,9 @@ impl Input {
         self.loss.as_ref()
     }
 
+    /// Whether whoever waits for what is said beside the bytes has to read it by itself: nobody takes bytes any more.
     pub(super) fn is_over(&self) -> bool {
-        self.over.is_some()
+        self.over.is_some() || self.unwanted
     }
 
     pub(super) fn stopped(&self) -> Option<u32> {
@@ -128,11 +134,18 @@ impl Input {
 
     /// Reads what is said beside the bytes, once there are no more of them.
     pub(super) fn poll_beside(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Data(_) = self.state {
+        let State::Data(left) = self.state else { return self.poll_head(socket, cx) };
+        if self.over.is_some() {
             self.torn("more came than all");
             return Poll::Ready(());
         }
-        self.poll_head(socket, cx)
+        let mut skipped = [0; SKIPPED];
+        match ready!(fill(&mut self.leftover, socket, cx, &mut (&mut skipped[..]).limit(left))) {
+            Ok(0) => self.torn("the process that carried the stream has ended"),
+            Ok(count) => self.state = if count == left { State::Head } else { State::Data(left - count) },
+            Err(error) => self.torn(&error.to_string()),
+        }
+        Poll::Ready(())
     }
 
     /// Reads one head, or one control.
@@ -237,6 +250,11 @@ impl SocketRecv {
     }
 
     pub(in crate::p2p) fn stop(&mut self, code: u32) {
+        {
+            let mut input = lock(&self.0.input);
+            input.unwanted = true;
+            wake(&mut input.waiting);
+        }
         lock(&self.0.output).say(&Control::Stop { code });
         self.0.flush();
     }

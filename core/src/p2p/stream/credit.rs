@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use malai_model::wire::LaneState;
 use malai_model::wire::frame::{Lane, MAX_DATA, MIN_CHARGE, charge};
 
 /// Consumption after which a lane's window grows from its initial to its full size.
@@ -51,6 +52,17 @@ impl SendCredit {
     /// the sender's to keep.
     pub(super) fn grant(&mut self, allowance: u64, window: u32) {
         self.allowance = self.allowance.max(allowance.min(self.spent + self.lane.window()));
+        self.window = u64::from(window).min(self.lane.window());
+    }
+
+    pub(super) fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Goes back to what the receiver says that came; what was spent beyond it never arrived.
+    pub(super) fn rewind(&mut self, charged: u64, allowance: u64, window: u32) {
+        self.spent = charged;
+        self.allowance = allowance.min(charged + self.lane.window());
         self.window = u64::from(window).min(self.lane.window());
     }
 }
@@ -108,6 +120,33 @@ impl ReceiveCredit {
         self.received = received;
         self.offset += length as u64;
         Ok(())
+    }
+
+    /// Takes back what of the last frame did not come: so many bytes, and the padding that no piece of it has
+    /// accounted for.
+    pub(super) fn cut(&mut self, left: usize, padding: u64) {
+        self.offset -= left as u64;
+        self.received -= left as u64 + padding;
+    }
+
+    /// How far it came.
+    pub(super) fn state(&self, ended: bool) -> LaneState {
+        LaneState {
+            received: self.offset,
+            charged: self.received,
+            allowance: self.allowance,
+            window: u32::try_from(self.window).unwrap_or(u32::MAX),
+            ended,
+        }
+    }
+
+    /// What was granted so far.
+    pub(super) fn granted(&self) -> Grant {
+        Grant {
+            consumed: self.consumed_offset,
+            allowance: self.allowance,
+            window: u32::try_from(self.window).unwrap_or(u32::MAX),
+        }
     }
 
     /// Counts what was taken out, and returns the grant that is due, if any.

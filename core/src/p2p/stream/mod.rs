@@ -10,26 +10,33 @@
 //! As soon as more comes than one item, or a write must wait, a *driver* task takes over: it always reads,
 //! and writes what is left.
 //!
-//! Lock order: `reader`, then `queue`, then `out`.
+//! Lock order: `reader`, then `queue`, then `out`, then `connection`.
 
 mod credit;
 mod detach;
+mod lane;
 mod outgoing;
 mod reader;
 mod receiver;
+mod resume;
 mod sender;
+mod suspended;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use malai_model::wire::frame::Lane;
 
-use super::connection::Connection;
+use super::connection::{Connection, InUse};
 use super::error::P2pError;
 use super::raw::{RawEnd, RawRecv, RawSend};
+#[cfg(test)]
+pub(super) use detach::RawHalves;
 use outgoing::Outgoing;
 use reader::{Queue, Reader};
 pub use receiver::{Incoming, StreamReceiver};
+pub use resume::ResumeHandle;
+pub(super) use resume::refuse;
 pub use sender::StreamSender;
 
 /// Reads between two yields of the driver, so that one busy stream does not hold a worker.
@@ -65,7 +72,8 @@ pub struct Stream {
 /// What the two halves and the driver share.
 #[derive(Debug)]
 struct Shared {
-    connection: Connection,
+    /// Another one after the stream was resumed.
+    connection: Mutex<InUse>,
     reader: Mutex<Reader>,
     queue: Mutex<Queue>,
     out: Mutex<Outgoing>,
@@ -79,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stream {
     pub(super) fn new(connection: Connection, send: RawSend, recv: RawRecv) -> Self {
         let shared = Arc::new(Shared {
-            connection,
+            connection: Mutex::new(connection.enter()),
             reader: Mutex::new(Reader::new(recv)),
             queue: Mutex::new(Queue::new()),
             out: Mutex::new(Outgoing::new(send)),
@@ -91,7 +99,7 @@ impl Stream {
 impl Stream {
     /// What the stream travels on, without keeping it open.
     pub(crate) fn weak_connection(&self) -> super::WeakConnection {
-        self.sender.connection().downgrade()
+        lock(&self.sender.shared.connection).downgrade()
     }
 
     /// How its bytes travel now; `None` where this process does not know.
@@ -104,8 +112,16 @@ impl Shared {
     fn failure(&self, end: RawEnd) -> P2pError {
         match end {
             RawEnd::Code(code) => P2pError::StreamReset { code },
-            RawEnd::Lost => self.connection.failure(),
+            RawEnd::Lost => self.connection().failure(),
         }
+    }
+
+    fn connection(&self) -> Connection {
+        Connection::clone(&lock(&self.connection))
+    }
+
+    fn set_connection(&self, connection: InUse) {
+        *lock(&self.connection) = connection;
     }
 
     /// Hands what is framed to the transport, and starts the driver if it does not take all of it.
@@ -126,7 +142,7 @@ impl Shared {
         }
         out.driven = true;
         let shared = self.clone();
-        self.connection.scope().spawn("stream", std::future::poll_fn(move |cx| shared.poll_drive(cx)));
+        self.connection().scope().spawn("stream", std::future::poll_fn(move |cx| shared.poll_drive(cx)));
     }
 
     fn poll_drive(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {

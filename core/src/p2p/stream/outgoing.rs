@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use malai_model::wire::frame::{self, Head, Lane, MAX_DATA, MIN_CHARGE};
 
 use super::Wakers;
-use super::credit::SendCredit;
+use super::lane::SendLane;
+use super::suspended::{Flow, Resumption};
 use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::{RawEnd, RawSend};
 
@@ -22,14 +23,16 @@ const COPIED: usize = 2048;
 pub(super) struct Outgoing {
     pub(super) raw: RawSend,
     /// Framed, and not taken by the transport yet.
-    framed: Vec<Bytes>,
-    lanes: [SendLane; 3],
+    pub(super) framed: Vec<Bytes>,
+    pub(super) lanes: [SendLane; 3],
     failed: Option<P2pError>,
+    /// What makes it outlive its connection, if anything does.
+    pub(super) resumption: Option<Resumption>,
     /// The peer grants nothing any more: what waits for credit waits in vain.
     pub(super) grantless: bool,
     /// The peer needs no grants of ours any more: this direction may be finished once it is complete.
     pub(super) closable: bool,
-    raw_finished: bool,
+    pub(super) raw_finished: bool,
     pub(super) sender_gone: bool,
     pub(super) receiver_gone: bool,
     /// Whether a driver task runs, and what wakes it.
@@ -38,31 +41,14 @@ pub(super) struct Outgoing {
     pub(super) waiting: Wakers,
 }
 
-#[derive(Debug)]
-struct SendLane {
-    credit: SendCredit,
-    /// Bytes framed.
-    offset: u64,
-    /// Accepted, but too small to spend scarce credit on.
-    held: BytesMut,
-    ending: bool,
-    ended: bool,
-}
-
 impl Outgoing {
     pub(super) fn new(raw: RawSend) -> Self {
-        let lane = |lane| SendLane {
-            credit: SendCredit::new(lane),
-            offset: 0,
-            held: BytesMut::new(),
-            ending: false,
-            ended: false,
-        };
         Self {
             raw,
             framed: Vec::new(),
-            lanes: Lane::ALL.map(lane),
+            lanes: Lane::ALL.map(SendLane::new),
             failed: None,
+            resumption: None,
             grantless: false,
             closable: false,
             raw_finished: false,
@@ -74,14 +60,15 @@ impl Outgoing {
         }
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut SendLane {
+    pub(super) fn lane(&mut self, lane: Lane) -> &mut SendLane {
         &mut self.lanes[lane.index()]
     }
 
     /// Bytes accepted on a lane, whether or not they are framed.
     pub(super) fn accepted(&self, lane: Lane) -> u64 {
         let lane = &self.lanes[lane.index()];
-        lane.offset + lane.held.len() as u64
+        let replay: usize = lane.replay.iter().map(Bytes::len).sum();
+        lane.offset + (replay + lane.held.len()) as u64
     }
 
     /// Why nothing can be sent any more, if so.
@@ -93,8 +80,11 @@ impl Outgoing {
     pub(super) fn fail(&mut self, error: P2pError) {
         self.failed.get_or_insert(error);
         for lane in &mut self.lanes {
-            lane.held = BytesMut::new();
-            lane.ended = true;
+            lane.clear();
+        }
+        if let Some(resumption) = &mut self.resumption {
+            resumption.broken = true;
+            resumption.watching.wake();
         }
         self.waiting.wake();
     }
@@ -109,6 +99,9 @@ impl Outgoing {
         while !bytes.is_empty() {
             let backlogged = self.backlog() >= BACKLOG;
             let entry = self.lane(lane);
+            if !entry.replay.is_empty() {
+                return self.starved();
+            }
             let small = (bytes.len() as u64) < MIN_CHARGE;
             if !entry.held.is_empty() || (small && !entry.credit.roomy()) {
                 let room = HELD.saturating_sub(entry.held.len()).min(bytes.len());
@@ -137,7 +130,7 @@ impl Outgoing {
         if entry.ending {
             return Err(P2pError::Ended);
         }
-        if entry.credit.fit(message.len()) == 0 {
+        if !entry.replay.is_empty() || entry.credit.fit(message.len()) == 0 {
             return self.starved();
         }
         if self.backlog() >= BACKLOG {
@@ -152,6 +145,7 @@ impl Outgoing {
     }
 
     fn frame(&mut self, lane: Lane, bytes: Bytes) {
+        let (retains, flows) = (self.resumption.is_some(), self.flows());
         let entry = self.lane(lane);
         let length = bytes.len();
         debug_assert!((1..=MAX_DATA).contains(&length));
@@ -164,14 +158,40 @@ impl Outgoing {
         if copied {
             front.extend_from_slice(&bytes);
         }
-        self.framed.push(front.freeze());
+        let front = front.freeze();
+        if retains {
+            let kept = if copied { front.slice(frame::DATA_HEAD..) } else { bytes.clone() };
+            entry.retain(kept);
+        }
+        if !flows {
+            // It is framed again when the stream goes on.
+            return;
+        }
+        self.framed.push(front);
         if !copied {
             self.framed.push(bytes);
         }
     }
 
     /// Frames what is held back on a lane, as far as credit goes and it is worth it, and its end behind it.
-    fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
+    pub(super) fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
+        while let Some(bytes) = self.lane(lane).replay.pop_front() {
+            let entry = self.lane(lane);
+            match entry.credit.fit(bytes.len()) {
+                0 => {
+                    entry.replay.push_front(bytes);
+                    return;
+                }
+                length => {
+                    let mut bytes = bytes;
+                    let front = bytes.split_to(length);
+                    if !bytes.is_empty() {
+                        entry.replay.push_front(bytes);
+                    }
+                    self.frame(lane, front);
+                }
+            }
+        }
         loop {
             let entry = self.lane(lane);
             let length = entry.held.len();
@@ -205,15 +225,27 @@ impl Outgoing {
 
     /// Gives up: what is not framed is dropped and the peer is told.
     pub(super) fn abort(&mut self, code: u32) {
-        if self.failed.is_none() && !self.is_ended() {
+        if self.failed.is_none() && self.is_ended() {
+            // Complete: what the peer may have to be sent again stays.
+            self.failed = Some(P2pError::Ended);
+            self.waiting.wake();
+            return;
+        }
+        if self.failed.is_none() {
             self.control(&Head::Abort { code });
+            if let Some(resumption) = &mut self.resumption {
+                resumption.aborted = Some(code);
+            }
         }
         self.fail(P2pError::Ended);
     }
 
     /// Frames something that costs no credit.
     pub(super) fn control(&mut self, head: &Head) {
-        if !self.raw_finished {
+        if let (Head::Stop { code }, Some(resumption)) = (head, &mut self.resumption) {
+            resumption.stopped = Some(*code);
+        }
+        if !self.raw_finished && self.flows() {
             let mut bytes = BytesMut::with_capacity(frame::MAX_HEAD);
             frame::encode(head, &mut bytes);
             self.framed.push(bytes.freeze());
@@ -226,6 +258,7 @@ impl Outgoing {
         if consumed > entry.offset {
             return false;
         }
+        entry.release(consumed);
         entry.credit.grant(allowance, window);
         self.frame_held(lane, Urgency::Now);
         self.waiting.wake();
@@ -240,6 +273,16 @@ impl Outgoing {
     /// Says whether the transport has taken everything that is framed.
     pub(super) fn is_flushed(&self) -> bool {
         self.framed.is_empty()
+            && self.resumption.as_ref().is_none_or(|resumption| {
+                !resumption.cut && matches!(resumption.flow, Flow::Flowing | Flow::Over)
+            })
+    }
+
+    /// Says whether frames may go out now.
+    fn flows(&self) -> bool {
+        self.resumption
+            .as_ref()
+            .is_none_or(|resumption| !resumption.cut && matches!(resumption.flow, Flow::Flowing | Flow::Over))
     }
 
     /// Says whether this direction of the QUIC stream is finished.
@@ -249,7 +292,8 @@ impl Outgoing {
 
     /// Says whether something waits that only the driver can bring forward.
     pub(super) fn needs_driver(&self) -> bool {
-        !self.framed.is_empty() && !self.driven
+        let cut = self.resumption.as_ref().is_some_and(|resumption| resumption.cut);
+        (cut || !self.framed.is_empty()) && !self.driven
     }
 
     fn backlog(&self) -> usize {
@@ -264,6 +308,17 @@ impl Outgoing {
             match self.raw.poll_write(&mut Context::from_waker(&waker), &mut self.framed) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) => self.waiting.wake(),
+                Poll::Ready(Err(RawEnd::Lost | RawEnd::Code(stream_code::MOVED)))
+                    if !self.grantless
+                        && let Some(resumption) = &mut self.resumption
+                        && resumption.flow != Flow::Over =>
+                {
+                    // Whether the stream outlives it, the reader decides, after what has come.
+                    resumption.cut = true;
+                    self.framed.clear();
+                    self.raw = RawSend::Detached;
+                    return Ok(());
+                }
                 Poll::Ready(Err(end)) => {
                     self.framed.clear();
                     self.closable = true;
@@ -272,7 +327,7 @@ impl Outgoing {
                 }
             }
         }
-        if self.closable && self.is_ended() && !self.raw_finished {
+        if self.closable && self.is_ended() && !self.raw_finished && self.flows() {
             self.raw.finish();
             self.raw_finished = true;
             self.waiting.wake();
@@ -303,7 +358,7 @@ impl Outgoing {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
+pub(super) enum Urgency {
     /// Credit is spent only on what is at least as large as its charge, unless there is plenty.
     WhenWorthIt,
     /// A grant has come, or the lane ends.

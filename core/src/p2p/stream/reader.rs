@@ -6,9 +6,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use malai_model::wire::LaneState;
 use malai_model::wire::frame::{self, Head, Lane, charge};
 
 use super::credit::{Breach, Grant, ReceiveCredit};
+use super::resume::Granted;
 use super::{Shared, lock};
 use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::{RawEnd, RawRecv};
@@ -36,6 +38,10 @@ pub(super) struct Reader {
     pub(super) done: bool,
     /// The driver reads; nobody else may.
     pub(super) driven: bool,
+    /// The peer was asked to go on with the stream here, and has to answer before anything else.
+    pub(super) awaiting: bool,
+    /// It answered that it does not.
+    refused: Option<u32>,
 }
 
 /// The frame of data whose bytes are coming in.
@@ -77,13 +83,13 @@ pub(super) enum Kind {
 }
 
 /// Why a stream is given up, in words for the log.
-struct Violation {
+pub(super) struct Violation {
     code: u32,
     reason: String,
 }
 
 impl Violation {
-    fn malformed(reason: impl Into<String>) -> Self {
+    pub(super) fn malformed(reason: impl Into<String>) -> Self {
         Self { code: stream_code::MALFORMED, reason: reason.into() }
     }
 }
@@ -98,6 +104,8 @@ impl Reader {
             skip: 0,
             done: false,
             driven: false,
+            awaiting: false,
+            refused: None,
         }
     }
 
@@ -110,6 +118,29 @@ impl Reader {
     pub(super) fn detach(&mut self) -> RawRecv {
         self.done = true;
         std::mem::replace(&mut self.raw, RawRecv::Detached)
+    }
+
+    /// Puts the raw half down: what came in part is taken back, and comes again.
+    pub(super) fn put_down(&mut self, queue: &mut Queue) {
+        if let Some(Body { lane, left, padding }) = self.body.take() {
+            queue.credits[lane.index()].cut(left, padding);
+        }
+        self.skip = 0;
+        self.buffer = BytesMut::new();
+        self.block = FIRST_BLOCK;
+        self.awaiting = false;
+        self.raw.stop(stream_code::MOVED);
+        self.raw = RawRecv::Detached;
+    }
+
+    #[cfg(test)]
+    pub(super) fn lose_raw_for_test(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.raw, RawRecv::Detached));
+    }
+
+    /// Takes another raw half up.
+    pub(super) fn take_up(&mut self, raw: RawRecv) {
+        self.raw = raw;
     }
 
     pub(super) fn stop(&mut self, code: u32) {
@@ -146,7 +177,17 @@ impl Queue {
         self.failed.clone()
     }
 
-    fn fail(&mut self, error: P2pError) {
+    /// How far each lane came.
+    pub(super) fn states(&self) -> [LaneState; 3] {
+        Lane::ALL.map(|lane| self.credits[lane.index()].state(self.is_ended(lane)))
+    }
+
+    /// What each lane was granted.
+    pub(super) fn granted(&self) -> Granted {
+        Lane::ALL.map(|lane| (lane, self.credits[lane.index()].granted()))
+    }
+
+    pub(super) fn fail(&mut self, error: P2pError) {
         self.failed.get_or_insert(error);
         self.wake();
     }
@@ -214,6 +255,9 @@ impl Shared {
             return Poll::Pending;
         };
         match read {
+            Ok(0) if reader.awaiting => {
+                self.suspend(reader, P2pError::StreamReset { code: stream_code::CANCELLED });
+            }
             Ok(0) => self.finished(reader),
             Ok(length) => {
                 if length == room {
@@ -221,8 +265,11 @@ impl Shared {
                 }
                 if let Err(violation) = self.process(reader) {
                     self.violated(reader, violation);
+                } else if let Some(code) = reader.refused.take() {
+                    self.suspend(reader, refusal(code));
                 }
             }
+            Err(end) if self.outlives(reader, end) => {}
             Err(end) => {
                 reader.done = true;
                 self.no_more(self.failure(end), end == RawEnd::Lost);
@@ -235,6 +282,9 @@ impl Shared {
     fn process(self: &Arc<Self>, reader: &mut Reader) -> Result<(), Violation> {
         let mut queue = lock(&self.queue);
         loop {
+            if reader.refused.is_some() {
+                return Ok(());
+            }
             if reader.skip > 0 {
                 let skip = reader.skip.min(reader.buffer.len());
                 reader.buffer.advance(skip);
@@ -280,7 +330,23 @@ impl Shared {
     }
 
     fn head(self: &Arc<Self>, reader: &mut Reader, queue: &mut Queue, head: Head) -> Result<(), Violation> {
+        if reader.awaiting {
+            match head {
+                Head::Resumed { .. } | Head::Ignored { .. } => {}
+                Head::Abort { code } => {
+                    reader.refused = Some(code);
+                    return Ok(());
+                }
+                _ => return Err(Violation::malformed("something else before the word that it goes on")),
+            }
+        }
         match head {
+            Head::Resumed { lanes } => {
+                if !std::mem::take(&mut reader.awaiting) {
+                    return Err(Violation::malformed("word that it goes on, unasked"));
+                }
+                self.resumed(queue, &lanes).map_err(Violation::malformed)?;
+            }
             Head::Data { lane, offset, length } => {
                 if queue.is_ended(lane) {
                     return Err(Violation::malformed(format!("data after the end of lane {}", lane.index())));
@@ -349,6 +415,7 @@ impl Shared {
             let mut out = lock(&self.out);
             out.grantless = true;
             out.closable = true;
+            out.settle();
             self.flush(&mut out);
             out.waiting.wake();
         } else {
@@ -362,6 +429,7 @@ impl Shared {
         let mut out = lock(&self.out);
         out.grantless = true;
         out.closable = true;
+        out.over();
         if lost {
             out.fail(error);
         }
@@ -370,10 +438,11 @@ impl Shared {
     }
 
     /// Gives the stream up, and it alone.
-    fn violated(self: &Arc<Self>, reader: &mut Reader, violation: Violation) {
+    pub(super) fn violated(self: &Arc<Self>, reader: &mut Reader, violation: Violation) {
         let Violation { code, reason } = violation;
-        self.connection.counters().count(code);
-        tracing::warn!(peer = %self.connection.peer(), code, %reason, "a stream broke the protocol and was ended");
+        let connection = self.connection();
+        connection.counters().count(code);
+        tracing::warn!(peer = %connection.peer(), code, %reason, "a stream broke the protocol and was ended");
         reader.stop(code);
         let error = P2pError::Malformed { reason };
         {
@@ -383,8 +452,14 @@ impl Shared {
         }
         let mut out = lock(&self.out);
         out.fail(error);
+        out.over();
         out.reset_raw(code);
     }
+}
+
+/// Why the peer does not go on with a stream.
+fn refusal(code: u32) -> P2pError {
+    if code == stream_code::UNKNOWN { P2pError::StreamUnknown } else { P2pError::StreamReset { code } }
 }
 
 impl Item {

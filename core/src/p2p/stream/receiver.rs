@@ -151,7 +151,7 @@ impl StreamReceiver {
     /// Grants what an item was worth. What still comes is read by the driver from now on, so that a peer that
     /// floods the stream is noticed even while nobody takes anything.
     fn taken(&self, mut queue: std::sync::MutexGuard<'_, Queue>, item: &Item) {
-        let grant = queue.account(item, || self.shared.connection.rtt());
+        let grant = queue.account(item, || self.shared.connection().rtt());
         let more = !queue.is_complete();
         drop(queue);
         if grant.is_none() && !more {

@@ -9,8 +9,8 @@ use malai_model::wire::frame::{Lane, MAX_DATA};
 use serde::Serialize;
 
 use super::outgoing::Outgoing;
-use super::{Channel, Shared, lock};
-use crate::p2p::connection::Connection;
+use super::suspended::Flow;
+use super::{Channel, RawEnd, Shared, lock};
 use crate::p2p::error::{P2pError, stream_code};
 
 /// Sends messages and bytes.
@@ -25,10 +25,6 @@ pub struct StreamSender {
 impl StreamSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
-    }
-
-    pub(super) fn connection(&self) -> &Connection {
-        &self.shared.connection
     }
 
     /// Sends bytes; returns when all of them are accepted, which waits while the receiver has not taken
@@ -83,42 +79,73 @@ impl StreamSender {
     /// # Cancel safety
     /// Cancelled before all is handed over, it gives the stream up as if the half was dropped.
     pub async fn finish(self) -> Result<(), P2pError> {
-        poll_fn(|cx| {
-            self.poll_with(cx, |out| {
-                out.check()?;
-                Lane::ALL.into_iter().for_each(|lane| out.end(lane));
-                if !out.is_ended() && out.grantless {
-                    return Err(P2pError::StreamReset { code: stream_code::CANCELLED });
+        loop {
+            poll_fn(|cx| {
+                self.poll_with(cx, |out| {
+                    out.check()?;
+                    Lane::ALL.into_iter().for_each(|lane| out.end(lane));
+                    if !out.is_ended() && out.grantless {
+                        return Err(P2pError::StreamReset { code: stream_code::CANCELLED });
+                    }
+                    Ok(out.is_ended())
+                })
+            })
+            .await?;
+            // Handed over: only now may the rest wait for room in the transport.
+            poll_fn(|cx| {
+                self.poll_with(cx, |out| {
+                    out.check()?;
+                    Ok(out.is_flushed())
+                })
+            })
+            .await?;
+            let (acknowledged, cuts) = {
+                let mut out = lock(&self.shared.out);
+                if !out.is_ended() {
+                    // Put down and taken up in between: some is to be sent again.
+                    continue;
                 }
-                Ok(out.is_ended())
-            })
-        })
-        .await?;
-        // Handed over: only now may the rest wait for room in the transport.
-        poll_fn(|cx| {
-            self.poll_with(cx, |out| {
-                out.check()?;
-                Ok(out.is_flushed())
-            })
-        })
-        .await?;
-        let acknowledged = {
-            let mut out = lock(&self.shared.out);
-            out.is_finished().then(|| {
-                if out.raw.acknowledges_by_reading() {
-                    self.shared.drive(&mut out);
-                }
-                out.raw.acknowledged()
-            })
-        };
-        match acknowledged {
-            None => Ok(()),
-            Some(acknowledged) => match acknowledged.await {
+                let acknowledged = out.is_finished().then(|| {
+                    if out.raw.acknowledges_by_reading() {
+                        self.shared.drive(&mut out);
+                    }
+                    out.raw.acknowledged()
+                });
+                (acknowledged, out.cuts())
+            };
+            let Some(acknowledged) = acknowledged else { return Ok(()) };
+            let acknowledged = acknowledged.await;
+            if lock(&self.shared.out).cuts() != cuts {
+                // That was of a connection before the present one.
+                continue;
+            }
+            match acknowledged {
                 // A peer that ended everything may stop reading before the last acknowledgement.
-                Ok(()) | Err(super::RawEnd::Code(_)) => Ok(()),
-                Err(end) => Err(self.shared.failure(end)),
-            },
+                Ok(()) => return Ok(()),
+                Err(RawEnd::Code(code)) if code != stream_code::MOVED => return Ok(()),
+                Err(end) => self.outlive(end, cuts).await?,
+            }
         }
+    }
+
+    /// Waits until a stream whose connection is lost is put down, which the reader does.
+    async fn outlive(&self, end: RawEnd, cuts: u64) -> Result<(), P2pError> {
+        let done = lock(&self.shared.reader).done;
+        if done && lock(&self.shared.out).grantless {
+            // The peer has read everything to the end, or it would not have ended.
+            let resumable = lock(&self.shared.out).resumption.is_some();
+            return if resumable { Ok(()) } else { Err(self.shared.failure(end)) };
+        }
+        if lock(&self.shared.out).resumption.is_none() {
+            return Err(self.shared.failure(end));
+        }
+        poll_fn(|cx| {
+            self.poll_with(cx, |out| {
+                out.check()?;
+                Ok(out.cuts() != cuts)
+            })
+        })
+        .await
     }
 
     /// Sends a last message and finishes: one write, so that a short exchange takes few packets.
@@ -151,7 +178,7 @@ impl StreamSender {
     }
 
     pub(super) fn path(&self) -> crate::p2p::PathView {
-        self.shared.connection.path()
+        self.shared.connection().path()
     }
 
     /// Returns how many bytes were accepted on a channel since the stream began.
@@ -202,6 +229,12 @@ impl Shared {
         if !(out.sender_gone && out.receiver_gone) {
             return;
         }
+        let waits = |flow| matches!(flow, Flow::Suspended | Flow::Awaiting);
+        if out.resumption.as_ref().is_some_and(|resumption| waits(resumption.flow)) {
+            out.put_down(Flow::Over, stream_code::CANCELLED);
+            out.end_raw();
+        }
+        out.over();
         if !out.is_flushed() {
             out.reset_raw(stream_code::CANCELLED);
         }

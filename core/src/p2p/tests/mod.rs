@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod hostile;
+mod resume;
 #[cfg(unix)]
 mod sockets;
 mod streams;

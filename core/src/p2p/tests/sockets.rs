@@ -361,3 +361,24 @@ async fn a_daemon_that_dies_or_stops_is_an_error_in_the_process() {
     drop((opened, accepted));
     carried.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_ends_when_the_peer_stops_reading_first_and_the_process_leaves() {
+    let carried = Carried::over(Two::quic().await).await;
+    // As a command ends: the target says its last word and reads no more, whatever still comes.
+    for sent in [0, 1, 60_000] {
+        let (opened, accepted, ended) = carried.stream().await;
+        let Stream { sender, mut receiver } = opened;
+        if sent > 0 {
+            soon(sender.send(Channel::Main, pattern(sent, 0))).await.expect("sends");
+        }
+        let Stream { sender: last_word, receiver: unread } = accepted;
+        drop(unread);
+        soon(last_word.finish_with("ended")).await.expect("finishes");
+        let heard = soon(receiver.message::<String>()).await.expect("receives");
+        assert_eq!(heard.as_deref(), Some("ended"));
+        drop((sender, receiver));
+        assert_eq!(bridge_end(ended).await, BridgeEnd::Complete, "{sent} bytes");
+    }
+    carried.end().await;
+}

@@ -242,10 +242,10 @@ async fn a_thousand_streams_at_once_each_get_their_answer() {
 }
 
 /// A small generator of our own, so that a failure can be repeated from the printed seed.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
@@ -334,7 +334,7 @@ async fn take_all(stream: Stream) -> ([Vec<u8>; 2], usize) {
 
 /// A seed of its own for each run, shown by the harness when the test fails.
 #[expect(clippy::print_stderr, reason = "a failure must be repeatable")]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
     eprintln!("seed {seed}");
     seed

@@ -390,6 +390,38 @@ pub struct ConnectionView {
     pub rtt_us: u64,
 }
 
+/// What a copy came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CopyView {
+    /// Files and links that were written.
+    pub files: u64,
+    /// Files and links that were there already.
+    pub skipped: u64,
+    /// Bytes of files that went over the network.
+    pub bytes: u64,
+    /// Bytes that an earlier, unfinished copy had brought already.
+    pub resumed_bytes: u64,
+    /// What was deleted at the destination since the source does not have it.
+    pub deleted: u64,
+    /// How many things could not be copied or deleted.
+    pub failed: u64,
+    /// What they are; the first thousand.
+    pub warnings: Vec<CopyProblemView>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Something that could not be copied or deleted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CopyProblemView {
+    /// The stable code.
+    pub code: crate::code::ErrorCode,
+    /// What, with its machine before it if it is on another.
+    pub path: String,
+    /// Why.
+    pub message: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,78 @@
+//! Whether a connection that was idle still lives.
+//!
+//! A process that was killed says nothing, and neither does a way that vanished: the transport notices after its idle
+//! time, 15 s, and until then what is sent waits in vain. So whoever takes up a connection that was not heard of just
+//! now asks first, and does not wait long for the answer.
+
+use std::time::Duration;
+
+use malai_model::wire::{Notice, Request};
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::error::P2pError;
+
+/// For so long, or for three round trips if that is longer, a connection that was heard of is taken to live: commands
+/// one after the other are spared the question, and in less time nobody starts a daemon anew. To somebody who types a
+/// command now and then a round trip is nothing.
+const TRUSTED: Duration = Duration::from_millis(20);
+/// The least and the most time to answer before another connection is tried beside.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// What is known of a connection's life.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// When it certainly lived.
+    heard: Instant,
+    /// What had come when somebody last looked, and when that was.
+    received: u64,
+    looked: Instant,
+}
+
+impl Pulse {
+    /// Of a connection that was just made.
+    pub(super) fn of(connection: &Connection) -> Self {
+        let now = Instant::now();
+        Self { heard: now, received: connection.received(), looked: now }
+    }
+
+    /// Whether it was heard of just now.
+    pub(super) fn is_fresh(&mut self, connection: &Connection) -> bool {
+        let (now, received) = (Instant::now(), connection.received());
+        // What came since somebody looked came after that.
+        if received > self.received {
+            self.heard = self.heard.max(self.looked);
+        }
+        (self.received, self.looked) = (received, now);
+        now.duration_since(self.heard) <= TRUSTED.max(connection.rtt() * 3)
+    }
+
+    /// Notes that it answered.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+}
+
+impl Connection {
+    /// How long an answer may take before it is worth to try something else.
+    pub(super) fn patience(&self) -> Duration {
+        (self.rtt() * 4 + Duration::from_millis(50)).clamp(PATIENCE.0, PATIENCE.1)
+    }
+
+    /// Asks the peer whether it is there and waits for any answer; `false` if the connection is over instead.
+    pub(super) async fn answers(&self) -> bool {
+        let asked = async {
+            let mut stream = self.open_stream().await?;
+            stream.sender.send_message(&Request::Ping {}).await?;
+            stream.receiver.message::<Notice>().await
+        };
+        match asked.await {
+            // To be turned away is an answer, too.
+            Ok(_) | Err(P2pError::StreamReset { .. } | P2pError::Malformed { .. }) => true,
+            Err(error) => {
+                tracing::debug!(peer = %self.peer(), %error, "an idle connection is over");
+                false
+            }
+        }
+    }
+}
