@@ -178,8 +178,9 @@ fn bytes_that_are_typed_arrive_whole_and_in_utf_8() {
     terminal.type_text("grüße 漢字 🦀\r");
     terminal.wait_for_line("grüße 漢字 🦀");
     terminal.type_text("\x03");
-    terminal.type_text("stty echo raw; head -c 300000 | tr -d '\\n' | wc -c; stty sane\r");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // Only a raw terminal takes so much without a line's end.
+    terminal.type_text("stty -echo raw; printf 'rea%s' dy; head -c 300000 | wc -c; stty sane\r");
+    terminal.wait_for_text("ready");
     for _ in 0..300 {
         terminal.type_text([b'k'; 1000]);
     }
@@ -203,7 +204,9 @@ fn colours_reach_the_terminal_as_they_are() {
 fn the_escape_character_has_a_help_and_a_literal() {
     let net = net();
     let cluster = open_cluster(&net);
-    let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "cat"]).spawn();
+    let cat = "echo ready; cat";
+    let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "sh", "-c", cat]).spawn();
+    terminal.wait_for_text("ready");
     terminal.type_text("~?");
     terminal.wait_for("the help", |screen| screen.shows("~.") && screen.shows("~d") && screen.shows("~~"));
     terminal.type_text("~s");
@@ -223,7 +226,8 @@ fn the_escape_character_has_a_help_and_a_literal() {
     assert_eq!(terminal.wait(), 0);
 
     let terminal =
-        cluster.home("laptop").terminal(["--escape", "none", "-t", "web01.company", "cat"]).spawn();
+        cluster.home("laptop").terminal(["--escape", "none", "-t", "web01.company", "sh", "-c", cat]).spawn();
+    terminal.wait_for_text("ready");
     terminal.type_text("~?\r");
     terminal.wait_for("the word and its echo", |screen| {
         screen.lines.iter().filter(|line| *line == "~?").count() == 2
