@@ -4,7 +4,7 @@ use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
 
 use crate::resuming::linked_cluster;
 use crate::shells::{ask, sessions, shell};
-use crate::{SOON, net, open_cluster};
+use crate::{SOON, net, not_run, open_cluster};
 
 /// How long it may take until it is noticed that a connection is lost.
 const LOST: std::time::Duration = std::time::Duration::from_secs(60);
@@ -51,7 +51,7 @@ fn a_client_detaches_and_comes_back_to_the_same_screen() {
 #[test]
 fn a_full_screen_program_is_drawn_anew_exactly() {
     if !std::path::Path::new("/usr/bin/vim").exists() {
-        println!("not run: vim is not installed");
+        not_run("vim is not installed");
         return;
     }
     let net = net();
@@ -322,7 +322,7 @@ fn hostile_titles_and_words_are_listed_escaped() {
 fn a_link_that_drops_is_bridged_over() {
     let net = net();
     let Some((cluster, link)) = linked_cluster(&net) else {
-        println!("not run: there is no IPv6 on loopback");
+        not_run("there is no IPv6 on loopback");
         return;
     };
     let terminal = shell(cluster.home("laptop"));

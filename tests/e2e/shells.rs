@@ -1,8 +1,8 @@
 //! Shells and programs under a terminal, on real terminals: tests look at the screen, as a person would.
 
-use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
+use malai_testkit::{Cluster, Signal, Terminal, TestHome, TestUser, await_until};
 
-use crate::{SOON, net, open_cluster, scaled};
+use crate::{SOON, net, not_run, open_cluster, scaled};
 
 /// A shell without the machine's own start-up files, which prompts with `$ `.
 pub(crate) fn shell(home: &TestHome) -> Terminal {
@@ -73,7 +73,7 @@ fn the_status_of_a_program_under_a_terminal_is_the_status() {
 #[test]
 fn an_editor_opens_resizes_and_quits_and_leaves_the_screen_as_it_was() {
     if !std::path::Path::new("/usr/bin/vim").exists() {
-        println!("not run: vim is not installed");
+        not_run("vim is not installed");
         return;
     }
     let net = net();
@@ -387,4 +387,25 @@ fn this_device_has_shells_too_through_its_daemon() {
     ask(&terminal, 17);
     terminal.type_text("exit 9\r");
     assert_eq!(terminal.wait(), 9);
+}
+
+#[test]
+fn a_shell_is_that_of_the_user_whom_the_rules_name() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let added = format!("allow_from = \"laptop\"\nusername = \"{}\"", user.name());
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[("web01", &added)], "");
+    let laptop = cluster.home("laptop");
+    let mut terminal = laptop.terminal(["web01.company"]).size(150, 24).spawn();
+    terminal.type_text("echo I:$(id -un):$(id -ru):$(pwd):$0:$(stat -c %U $(tty)):\r");
+    let name = user.name();
+    let said = format!("I:{name}:{name}:/home/{name}:-bash:");
+    // The owner of the terminal is the user, as after any login.
+    terminal.wait_for("whose shell it is", |screen| screen.shows(&said));
+    terminal.type_text("exit 3\r");
+    assert_eq!(terminal.wait(), 3);
+    assert!(sessions(laptop).is_empty());
+    let id = laptop.malai(["--detach", "web01.company", "sleep", "1000"]).ok();
+    assert_eq!(sessions(laptop)[0]["user"], name);
+    laptop.malai(["sessions", "web01.company", "--end", id.text()]).ok();
 }
