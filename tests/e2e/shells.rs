@@ -177,7 +177,7 @@ fn bytes_that_are_typed_arrive_whole_and_in_utf_8() {
     terminal.type_text("stty -echo; cat\r");
     terminal.type_text("grüße 漢字 🦀\r");
     terminal.wait_for_line("grüße 漢字 🦀");
-    terminal.type_text("\x03");
+    terminal.type_text("\x04");
     // Only a raw terminal takes so much without a line's end.
     terminal.type_text("stty -echo raw; printf 'rea%s' dy; head -c 300000 | wc -c; stty sane\r");
     terminal.wait_for_text("ready");
@@ -397,10 +397,10 @@ fn a_shell_is_that_of_the_user_whom_the_rules_name() {
     let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[("web01", &added)], "");
     let laptop = cluster.home("laptop");
     let mut terminal = laptop.terminal(["web01.company"]).size(150, 24).spawn();
-    terminal.type_text("echo I:$(id -un):$(id -ru):$(pwd):$0:$(stat -c %U $(tty)):\r");
+    terminal.type_text("echo I:$(id -un):$(id -run):$(pwd):$0:$(stat -c %U $(tty)):\r");
     let name = user.name();
-    let said = format!("I:{name}:{name}:/home/{name}:-bash:");
-    // The owner of the terminal is the user, as after any login.
+    // The last is the owner of the terminal, as after any login.
+    let said = format!("I:{name}:{name}:/home/{name}:-bash:{name}:");
     terminal.wait_for("whose shell it is", |screen| screen.shows(&said));
     terminal.type_text("exit 3\r");
     assert_eq!(terminal.wait(), 3);
