@@ -340,3 +340,52 @@ fn a_socket_of_another_user_is_told_nothing() {
     assert_eq!(lines.next().expect("a line").expect("reads"), "told nothing");
     child.wait().expect("ends");
 }
+
+/// Says something to a `cat` and hears it.
+#[track_caller]
+fn echo(running: &mut malai_testkit::Running, text: &str) {
+    running.write(format!("{text}\n"));
+    running.wait_for_line(SOON, |line| line == text);
+}
+
+#[test]
+fn a_command_survives_a_killed_daemon_and_goes_on_without_one() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let mut running = cluster.home("laptop").command(["web01.company", "cat"]).open_stdin().spawn();
+    echo(&mut running, "before");
+    cluster.member("laptop").daemon.take().expect("runs").kill();
+    echo(&mut running, "after");
+    Way::Direct.assert(cluster.home("laptop"));
+    running.close_stdin();
+    let output = running.wait(SOON).ok();
+    assert_eq!(output.text(), "before\nafter");
+}
+
+#[test]
+fn a_command_survives_restarts_of_the_daemon_and_goes_on_through_the_new_one() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let mut running = cluster.home("laptop").command(["web01.company", "cat"]).open_stdin().spawn();
+    let mut said = vec!["first".to_owned()];
+    echo(&mut running, "first");
+    for round in 0..4 {
+        let daemon = cluster.member("laptop").daemon.take().expect("runs");
+        if round % 2 == 0 {
+            daemon.kill();
+        } else {
+            // Asked twice it waits no longer for what it carries.
+            daemon.signal(Signal::SIGTERM);
+            let socket = cluster.home("laptop").path().join("malai.sock");
+            await_until("the end of the socket", SOON, || !socket.exists());
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait(SOON).ok();
+        }
+        cluster.member("laptop").start();
+        said.push(format!("round {round}"));
+        echo(&mut running, &said[said.len() - 1]);
+        await_until("the new daemon to carry it", SOON, || carried(&status(cluster.home("laptop"))) == 1);
+    }
+    running.close_stdin();
+    assert_eq!(running.wait(SOON).ok().text(), said.join("\n"));
+}
