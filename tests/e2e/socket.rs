@@ -73,6 +73,17 @@ fn commands_share_the_daemons_connection_and_status_shows_them() {
     }
     let seen = status(laptop);
     assert_eq!((connections_to(&seen, "web01"), carried(&seen)), (1, 2), "{seen}");
+    let views = seen["connections"].as_array().expect("is a list");
+    let used = views.iter().find(|view| view["name"] == "web01" && view["direction"] == "out");
+    let used = used.expect("is listed");
+    assert_eq!((&used["streams"], &used["relayed"]), (&json!(2), &json!(false)), "{seen}");
+    assert!(used["sent"].as_u64() > Some(1000) && used["received"].as_u64() > Some(1000), "{seen}");
+    assert!(used["since"].is_string() && used["rtt_us"].as_u64() > Some(0), "{seen}");
+    // The same from the other end.
+    let theirs = status(cluster.home("web01"));
+    let views = theirs["connections"].as_array().expect("is a list");
+    let caller = |view: &&Value| view["name"] == "laptop" && view["direction"] == "in";
+    assert_eq!(views.iter().find(caller).expect("is listed")["streams"], 2, "{theirs}");
     let pids: Vec<u64> = running.iter().map(|running| running.pid().into()).collect();
     for view in seen["carried"].as_array().expect("is a list") {
         assert_eq!((&view["name"], &view["cluster"]), (&json!("web01"), &json!("company")));

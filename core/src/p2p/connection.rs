@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use iroh::TransportAddr;
 use iroh::endpoint::{ConnectionError, VarInt};
 use malai_model::id::Id52;
+use tokio::time::Instant;
 
 use super::Protocol;
 use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
@@ -21,7 +22,27 @@ use crate::task::Scope;
 
 /// A connection. Cloning gives another handle; it closes when the last one and all streams are dropped.
 #[derive(Debug, Clone)]
-pub struct Connection(Arc<Inner>);
+pub struct Connection(
+    Arc<Inner>,
+    #[expect(dead_code, reason = "it is counted while it is held")] Option<Arc<StreamMark>>,
+);
+
+/// Held by each stream of a connection and by whoever has its handle: so that streams are counted.
+#[derive(Debug)]
+struct StreamMark(Arc<AtomicUsize>);
+
+impl StreamMark {
+    fn new(count: &Arc<AtomicUsize>) -> Arc<Self> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for StreamMark {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -30,6 +51,8 @@ struct Inner {
     protocol: Protocol,
     scope: Scope,
     counters: Arc<Counters>,
+    streams: Arc<AtomicUsize>,
+    opened: Instant,
 }
 
 #[derive(Debug)]
@@ -55,7 +78,7 @@ impl WeakConnection {
     /// Closes the connection in good order, if somebody still has it.
     pub(crate) fn close(&self) {
         if let Some(inner) = self.0.upgrade() {
-            Connection(inner).close(CloseReason::normal());
+            Connection(inner, None).close(CloseReason::normal());
         }
     }
 }
@@ -78,6 +101,19 @@ pub struct PathView {
     pub relayed: bool,
     /// The present estimate of the round trip.
     pub rtt: Duration,
+}
+
+/// What went over a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStats {
+    /// Bytes sent, all of the transport's included.
+    pub sent: u64,
+    /// Bytes that came, all of the transport's included.
+    pub received: u64,
+    /// The streams that are open.
+    pub streams: usize,
+    /// For how long it has been open.
+    pub age: Duration,
 }
 
 /// How often peers of an endpoint broke the rules.
@@ -122,7 +158,33 @@ impl Connection {
         scope: Scope,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters }))
+        let (streams, opened) = (Arc::default(), Instant::now());
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened }), None)
+    }
+
+    /// The handle that a new stream has.
+    fn of_stream(&self) -> Self {
+        Self(Arc::clone(&self.0), Some(StreamMark::new(&self.0.streams)))
+    }
+
+    /// Returns what went over it so far.
+    pub fn stats(&self) -> ConnectionStats {
+        let (sent, received) = match &self.0.link {
+            Link::Quic(connection) => {
+                let stats = connection.stats();
+                (stats.udp_tx.bytes, stats.udp_rx.bytes)
+            }
+            #[cfg(unix)]
+            Link::Socket(_) => (0, 0),
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => (0, 0),
+        };
+        ConnectionStats {
+            sent,
+            received,
+            streams: self.0.streams.load(Ordering::Relaxed),
+            age: self.0.opened.elapsed(),
+        }
     }
 
     pub(super) fn downgrade(&self) -> WeakConnection {
@@ -157,7 +219,7 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.open().ok_or_else(|| self.failure())?,
         };
-        Ok(Stream::new(self.clone(), send, recv))
+        Ok(Stream::new(self.of_stream(), send, recv))
     }
 
     /// Waits for the next stream that the peer opens.
@@ -178,7 +240,7 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.accept().await.ok_or_else(|| self.failure())?,
         };
-        Ok(Stream::new(self.clone(), send, recv))
+        Ok(Stream::new(self.of_stream(), send, recv))
     }
 
     /// Closes the connection with all its streams, at once: what the peer has not acknowledged is lost.

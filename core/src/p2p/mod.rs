@@ -24,7 +24,7 @@ mod stream;
 mod tests;
 
 pub(crate) use connection::WeakConnection;
-pub use connection::{CloseReason, Connection, Counters, PathView};
+pub use connection::{CloseReason, Connection, ConnectionStats, Counters, PathView};
 pub use endpoint::Endpoint;
 pub use error::{P2pError, stream_code};
 pub use options::{

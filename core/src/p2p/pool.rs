@@ -7,7 +7,7 @@ use std::time::Duration;
 use malai_model::id::Id52;
 use tokio::time::Instant;
 
-use super::connection::{CloseReason, Connection, PathView};
+use super::connection::{CloseReason, Connection, ConnectionStats, PathView};
 use super::endpoint::Endpoint;
 use super::error::P2pError;
 use super::health::Pulse;
@@ -41,6 +41,8 @@ pub struct ConnectionView {
     pub peer: Id52,
     /// How the bytes travel.
     pub path: PathView,
+    /// How many there were.
+    pub stats: ConnectionStats,
 }
 
 impl Pool {
@@ -133,7 +135,11 @@ impl Pool {
             .filter_map(|(peer, slot)| {
                 let warm = slot.try_lock().ok()?;
                 let connection = &warm.as_ref()?.connection;
-                (!connection.is_closed()).then(|| ConnectionView { peer: *peer, path: connection.path() })
+                (!connection.is_closed()).then(|| ConnectionView {
+                    peer: *peer,
+                    path: connection.path(),
+                    stats: connection.stats(),
+                })
             })
             .collect();
         views.sort_by_key(|view| view.peer);
