@@ -19,8 +19,12 @@ pub(crate) struct Env {
     pub(crate) notify_socket: Option<std::ffi::OsString>,
     /// `TERM`, `LANG` and `LC_*`, for remote commands.
     pub(crate) locale: BTreeMap<String, String>,
+    /// Whether stderr is a terminal.
+    pub(crate) stderr_is_terminal: bool,
     /// Colours on stderr are welcome.
     pub(crate) colour: bool,
+    /// Colours on stdout are welcome.
+    pub(crate) stdout_colour: bool,
 }
 
 impl Env {
@@ -30,6 +34,7 @@ impl Env {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name == "TERM" || name == "LANG" || name.starts_with("LC_"))
             .collect();
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             malai_home: path("MALAI_HOME"),
             agent: path("MALAI_SSH_AGENT"),
@@ -37,9 +42,17 @@ impl Env {
             runtime_dir: path("XDG_RUNTIME_DIR"),
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             locale,
-            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                && std::io::stderr().is_terminal(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            colour: colours && std::io::stderr().is_terminal(),
+            stdout_colour: colours && std::io::stdout().is_terminal(),
         }
+    }
+
+    /// The words of a copy, if this process was started as the program at the other end of one.
+    pub(crate) fn copy_words(&self) -> Option<Vec<std::ffi::OsString>> {
+        let mut words = std::env::args_os();
+        let name = PathBuf::from(words.next()?);
+        (name.file_name()? == malai_core::api::COPY_PROGRAM).then(|| words.collect())
     }
 
     /// The home: `--home`, `MALAI_HOME`, else the platform's place for application data.

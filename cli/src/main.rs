@@ -7,16 +7,28 @@ mod env;
 mod error;
 mod log;
 mod output;
+mod own_programs;
+mod pipes;
+mod rsh;
 mod signals;
+mod terminal;
 mod view;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> std::process::ExitCode {
     let env = env::Env::read();
     let output = output::Output::new(&env);
-    match args::Args::try_parse() {
-        Ok(args) => commands::run(args, env, output),
+    if let Some(words) = env.copy_words() {
+        return commands::serve_copy(&output, &words);
+    }
+    let words = own_programs::plain_words(std::env::args_os());
+    let parsed = args::Args::command().try_get_matches_from(words).and_then(|matches| {
+        let args = args::Args::from_arg_matches(&matches)?;
+        Ok((args, matches.subcommand_name().map(str::to_owned)))
+    });
+    match parsed {
+        Ok((args, word)) => commands::run(args, word.as_deref(), env, output),
         Err(usage) => output.usage(&usage),
     }
 }

@@ -43,6 +43,11 @@ impl Output {
         }
     }
 
+    /// Prints text that ends in a line break of its own.
+    pub(crate) fn raw(&self, text: &str) {
+        self.line(text.strip_suffix('\n').unwrap_or(text));
+    }
+
     /// Prints data as JSON, with the version of the schema beside it.
     pub(crate) fn json(&self, data: &impl Serialize) {
         let mut value = serde_json::to_value(data).unwrap_or_default();
@@ -58,6 +63,11 @@ impl Output {
     /// Says something beside the data, on stderr.
     pub(crate) fn note(&self, text: &str) {
         _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// Puts a text in the place of the terminal's last line, on stderr, which must be a terminal.
+    pub(crate) fn replace_line(&self, text: &str) {
+        _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
     }
 
     /// Shows findings about files, on stderr.

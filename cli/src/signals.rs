@@ -45,3 +45,16 @@ async fn hang_up(signal: &mut Option<tokio::signal::unix::Signal>) {
         None => std::future::pending().await,
     }
 }
+
+/// The number of a signal, as the status of a process that it ended has it.
+pub(crate) fn number(signal: Signal) -> u8 {
+    match signal {
+        Signal::Hup => 1,
+        Signal::Int => 2,
+        Signal::Quit => 3,
+        Signal::Kill => 9,
+        Signal::Usr1 => 10,
+        Signal::Usr2 => 12,
+        Signal::Term => 15,
+    }
+}

@@ -45,6 +45,7 @@ impl Member {
             runtime_dir: None,
             connect_timeout: Duration::from_secs(5),
             version: malai_core::VERSION,
+            own_program: None,
         };
         Ok(Self { node: Box::pin(Node::start(options, Mode::Serve)).await?, home })
     }

@@ -54,6 +54,7 @@ impl Member {
             runtime_dir: None,
             connect_timeout: REACH,
             version: malai_core::VERSION,
+            own_program: None,
         };
         Ok(Self { node: Box::pin(Node::start(options, Mode::Serve)).await?, home, keys })
     }

@@ -16,7 +16,9 @@ pub mod host;
 pub mod identity;
 pub mod node;
 pub mod p2p;
+pub mod service;
 pub mod task;
+pub mod terminal;
 pub mod timeouts;
 
 pub use bytes::Bytes;

@@ -14,6 +14,8 @@ pub const LAST_WORD: Duration = Duration::from_secs(1);
 pub const CLOSE: Duration = Duration::from_secs(2);
 /// How long a process group has between SIGHUP and SIGKILL.
 pub const HANGUP_GRACE: Duration = Duration::from_secs(5);
+/// How long a service may take to accept a connection on the machine that hosts it.
+pub const SERVICE_CONNECT: Duration = Duration::from_secs(5);
 /// How often an idle connection shows that it lives.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a pooled connection that nobody uses is kept.

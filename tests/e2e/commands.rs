@@ -175,7 +175,12 @@ fn a_command_alias_runs_what_the_config_says() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
 fn another_user_is_refused_and_never_ignored() {
+    if nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: root may become anybody; users.rs has it as a user made for it");
+        return;
+    }
     let net = net();
     let added = [("web01", "allow_from = \"laptop\"\nusername = \"nobody\"")];
     let cluster = malai_testkit::Cluster::with_config(&net, &["web01", "laptop"], &added, "");

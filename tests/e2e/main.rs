@@ -3,15 +3,19 @@
 //! Each test makes a net of its own. For everything allowed there is something refused, by its code.
 
 mod clusters;
+mod comfort;
 mod commands;
 mod configs;
+mod copies;
 mod crashes;
 mod daemons;
 mod hostile;
 mod invites;
+mod many;
 mod refusals;
 mod socket;
 mod streams;
+mod users;
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `malai daemon`.
 
+use std::time::Duration;
+
 use malai_core::daemon::{DaemonOptions, RotatingLog, run};
 
 use super::{Context, Outcome};
@@ -66,7 +68,7 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
         .build()
         .map_err(|error| Failure::local("start the runtime", &error))?;
     let notify_socket = context.env.notify_socket.clone();
-    runtime.block_on(async move {
+    let outcome = runtime.block_on(async move {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
         // A terminal that goes away must not take a daemon in the foreground of a supervisor with it.
@@ -89,7 +91,10 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
         };
         run(DaemonOptions { client: options }, ready, stop).await?;
         Ok(DONE)
-    })
+    });
+    // A thread may wait for ever for a home on a network that is gone, or for a directory of users.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {

@@ -1,7 +1,7 @@
 //! `malai web01.company ps aux`.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+
 use std::os::fd::AsFd;
 
 use malai_core::Bytes;
@@ -10,29 +10,49 @@ use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
 use tokio::sync::mpsc;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, session};
+use crate::args::SessionOptions;
 use crate::error::Failure;
-use crate::signals::Signals;
+use crate::pipes;
+use crate::signals::{Signals, number};
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
 const STDIN_BLOCK: usize = 64 * 1024;
 /// The status that a shell shows for death by SIGPIPE.
-const BROKEN_PIPE: u8 = 128 + 13;
+pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 
-/// Runs a program on a machine; its bytes, signals and status are passed on unchanged.
-pub(crate) async fn exec(context: &Context, words: &[String]) -> Outcome {
+/// Runs a program on a machine; its bytes, signals and status are passed on unchanged. Under a terminal, and without a
+/// program, it is a session.
+pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
-    let outcome = run(context, &client, words).await;
+    if options.tty || options.detach || client.is_bare_address(words)? {
+        return session::open_by(context, &client, words, options).await;
+    }
+    let request =
+        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
+    exec_by(&client, request, Feed::Stdin).await
+}
+
+/// What a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// This process's stdin.
+    Stdin,
+    /// Nothing.
+    Nothing,
+}
+
+/// As [`exec`], for a command, with a client that is there already; it is closed.
+pub(crate) async fn exec_by(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
+    let outcome = run(client, request, feed).await;
     // Failed or not, the target learns at once that this caller is gone.
     client.close().await;
     outcome
 }
 
-async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
+async fn run(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
     let mut signals = Signals::listen().map_err(|error| Failure::local("listen for signals", &error))?;
-    let request =
-        RunRequest { words: words.to_vec(), env: context.env.locale.clone(), ..RunRequest::default() };
     let command = tokio::select! {
         command = client.run(request) => command?,
         // Nothing runs yet: give up as any program would.
@@ -40,7 +60,11 @@ async fn run(context: &Context, client: &Client, words: &[String]) -> Outcome {
     };
     // Terminals and pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
-    start_stdin(&scope, command.input);
+    match feed {
+        Feed::Stdin => start_stdin(&scope, command.input),
+        // If it fails the command is over or lost, which its output tells.
+        Feed::Nothing => _ = command.input.end().await,
+    }
     let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
     let ended = Cell::new(false);
     // Beside the signals, not between them: a reader that pauses (`| less`) must not keep Ctrl-C from the command.
@@ -89,18 +113,6 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
     }
 }
 
-fn number(signal: Signal) -> u8 {
-    match signal {
-        Signal::Hup => 1,
-        Signal::Int => 2,
-        Signal::Quit => 3,
-        Signal::Kill => 9,
-        Signal::Usr1 => 10,
-        Signal::Usr2 => 12,
-        Signal::Term => 15,
-    }
-}
-
 /// Reads stdin on a thread and feeds it to the command.
 fn start_stdin(scope: &Scope, input: CommandInput) {
     let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
@@ -109,7 +121,7 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
         let mut stdin = std::io::stdin().lock();
         loop {
             let mut block = vec![0; STDIN_BLOCK];
-            match stdin.read(&mut block) {
+            match pipes::read(&mut stdin, &mut block) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
                     block.truncate(count);
@@ -133,19 +145,19 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Stdout,
     Stderr,
 }
 
 /// Writes output on a thread.
-struct Writer {
+pub(super) struct Writer {
     blocks: Option<mpsc::Sender<(Target, Bytes)>>,
     done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
 }
 
 impl Writer {
-    fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (blocks, mut waiting) = mpsc::channel::<(Target, Bytes)>(WAITING_BLOCKS);
         let (tell, done) = tokio::sync::oneshot::channel();
         // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
@@ -155,9 +167,9 @@ impl Writer {
             let mut written = Ok(());
             while let (Ok(()), Some((target, block))) = (&written, waiting.blocking_recv()) {
                 match target {
-                    Target::Stdout => written = stdout.write_all(&block),
+                    Target::Stdout => written = pipes::write_all(&mut stdout, &block),
                     // Whoever closed stderr does not want it.
-                    Target::Stderr => _ = stderr.write_all(&block),
+                    Target::Stderr => _ = pipes::write_all(&mut stderr, &block),
                 }
             }
             // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
@@ -168,7 +180,7 @@ impl Writer {
     }
 
     /// Hands over a block. False when stdout takes nothing more.
-    async fn write(&self, target: Target, block: Bytes) -> bool {
+    pub(super) async fn write(&self, target: Target, block: Bytes) -> bool {
         match &self.blocks {
             Some(blocks) => blocks.send((target, block)).await.is_ok(),
             None => false,
@@ -177,7 +189,7 @@ impl Writer {
 
     /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more: `malai
     /// web01.company yes | head` ends both, as in a local pipe.
-    async fn finish(&mut self) -> Result<Option<u8>, Failure> {
+    pub(super) async fn finish(&mut self) -> Result<Option<u8>, Failure> {
         self.blocks = None;
         match (&mut self.done).await {
             Ok(Ok(())) => Ok(None),

@@ -2,13 +2,14 @@
 
 use malai_core::model::name::ClusterAlias;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, hidden};
 use crate::output::{DONE, FAILED};
 use crate::view;
 
 pub(crate) async fn rescan(context: &Context, check: bool) -> Outcome {
     let client = context.client().await?;
-    let found = client.rescan(check).await?;
+    let mut found = client.rescan(check).await?;
+    found.warnings.extend(hidden::aliases(context).iter().map(|alias| hidden::diagnostic(context, alias)));
     if !context.global.json {
         context.output.diagnostics(&found.warnings);
     }

@@ -1,11 +1,17 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+pub(crate) mod many;
+mod session;
+
 use std::fmt::Write;
 
 use malai_core::api::{
-    ClusterView, InfoView, InviteView, JoinedView, RescanView, RoleView, StatusView, SyncView,
+    ClusterView, DoctorView, InfoView, InviteView, JoinedView, RescanView, RoleView, Severity, StatusView,
+    SyncView,
 };
 use malai_core::model::text::escape_control;
+
+pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {
     match role {
@@ -182,6 +188,25 @@ fn bytes(count: u64) -> String {
         shown = format!("{value:.1} {unit}");
     }
     shown
+}
+
+pub(crate) fn doctor(found: &DoctorView, colour: bool) -> Vec<String> {
+    let mut lines = vec![format!("malai {}, home {}", found.version, found.home)];
+    for finding in &found.findings {
+        let (word, code) = match finding.severity {
+            Severity::Ok => ("ok", "32"),
+            Severity::Warning => ("warning", "33"),
+            Severity::Problem => ("problem", "31"),
+        };
+        let painted = if colour { format!("\x1b[{code}m{word:<7}\x1b[0m") } else { format!("{word:<7}") };
+        lines.push(format!("{painted}  {:<8}  {}", finding.about, escape_control(&finding.what)));
+        if let Some(cure) = &finding.cure {
+            lines.push(format!("{:<19}→ {}", "", escape_control(cure)));
+        }
+    }
+    let count = |severity| found.findings.iter().filter(|finding| finding.severity == severity).count();
+    lines.push(format!("problems: {}, warnings: {}", count(Severity::Problem), count(Severity::Warning)));
+    lines
 }
 
 pub(crate) fn status(status: &StatusView) -> Vec<String> {

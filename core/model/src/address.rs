@@ -269,6 +269,26 @@ fn is_cluster_text(text: &str) -> bool {
         && text.split('.').all(|label| label.parse::<ClusterAlias>().is_ok() || Id52::has_shape(label))
 }
 
+/// Splits a text such as `web*.company` into what stands before a known cluster, and that cluster; `None` if it has not
+/// that shape.
+///
+/// # Errors
+/// When the part behind the first dot could be a cluster, and is none that is known.
+pub(crate) fn cluster_of<'t>(
+    lower: &'t str,
+    clusters: &[KnownCluster],
+) -> Result<Option<(&'t str, ClusterAlias)>, AddressProblem> {
+    if let Some(found) = split_known(lower, clusters)? {
+        return Ok(Some(found));
+    }
+    match lower.split_once('.') {
+        Some((before, cluster)) if !before.is_empty() && is_cluster_text(cluster) => {
+            Err(unknown_cluster(cluster, clusters))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Splits before the longest suffix that a known cluster is called by.
 fn split_known<'t>(
     text: &'t str,

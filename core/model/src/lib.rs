@@ -13,5 +13,6 @@ pub mod diagnostic;
 pub mod duration;
 pub mod id;
 pub mod name;
+pub mod targets;
 pub mod text;
 pub mod wire;

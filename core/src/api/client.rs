@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use malai_model::name::ClusterAlias;
 
+use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
-    JoinedView, NewInviteView, RescanView, Route, RunRequest, SyncView,
+    JoinedView, NewInviteView, OpenRequest, Opened, PingView, RescanView, Route, RunRequest, ServiceView,
+    SyncView,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Error;
@@ -19,6 +21,8 @@ use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
+use crate::service::{ServiceConnection, ServiceError};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// How a client is opened.
@@ -38,6 +42,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How other machines are reached.
     pub transport: Transport,
+    /// The malai program, for commands and sessions that are processes of malai's own; absent: this device has none.
+    #[cfg(all(feature = "host", unix))]
+    pub own_program: Option<crate::host::OwnProgram>,
 }
 
 impl ClientOptions {
@@ -52,6 +59,8 @@ impl ClientOptions {
             clock: Arc::new(SystemClock),
             connect_timeout: timeouts::CONNECT,
             transport: Transport::Quic,
+            #[cfg(all(feature = "host", unix))]
+            own_program: None,
         }
     }
 
@@ -67,6 +76,8 @@ impl ClientOptions {
             runtime_dir: self.runtime_dir,
             connect_timeout: self.connect_timeout,
             version: crate::VERSION,
+            #[cfg(all(feature = "host", unix))]
+            own_program: self.own_program,
         })
     }
 }
@@ -74,6 +85,8 @@ impl ClientOptions {
 /// A home's operations. With a daemon they are done by it, else in this process.
 pub struct Client {
     route: Route,
+    /// Owns the tasks of sessions.
+    tasks: Scope,
 }
 
 impl Client {
@@ -82,12 +95,16 @@ impl Client {
     /// # Errors
     /// When the home cannot be used.
     pub async fn open(options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self { route: Route::new(options)? })
+        Ok(Self { route: Route::new(options)?, tasks: Scope::new() })
     }
 
     /// The way to machines: for everything that is more than a command.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    pub(super) fn tasks(&self) -> &Scope {
+        &self.tasks
     }
 
     /// The home.
@@ -222,8 +239,50 @@ impl Client {
         Box::pin(self.route.run(request)).await
     }
 
-    /// Closes the network. Commands that still run are hung up; further calls fail with [`Error::Closed`].
+    /// Asks a machine whether it is there, over a connection that is kept for what follows. `patience`: how long that may
+    /// take, if not as long as reaching a machine may.
+    ///
+    /// # Errors
+    /// When the address does not resolve, the machine cannot be reached, or it refuses.
+    pub async fn ping(&self, address: String, patience: Option<Duration>) -> Result<PingView, Error> {
+        Box::pin(super::ping::ping(&self.route, address, patience)).await
+    }
+
+    /// Connects to a service: `ssh.web01.company`, `mysql.company`, or a machine's own address, which means its `ssh`.
+    ///
+    /// # Errors
+    /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is connected.
+    pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, Error> {
+        let found = match self.route.ask(ApiRequest::FindService { address: address.to_owned() }).await? {
+            ApiReply::Service(found) => found,
+            other => return Err(unexpected(other)),
+        };
+        let request = OpenRequest { words: vec![found.machine_by_id()], ..OpenRequest::default() };
+        let Opened { stream, view } = Box::pin(self.route.open(&request)).await?;
+        ServiceConnection::start(stream, found.service).await.map_err(|error| match error {
+            ServiceError::Network(source) => reach(&view, source),
+            other => other.into(),
+        })
+    }
+
+    /// Lists the services of other machines that this device may reach, by address; `None`: of all clusters.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub async fn list_services(&self, cluster: Option<ClusterAlias>) -> Result<Vec<ServiceView>, Error> {
+        match self.route.ask(ApiRequest::ListServices { cluster }).await? {
+            ApiReply::Services { services } => Ok(services),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
+    /// [`Error::Closed`].
     pub async fn close(&self) {
+        self.tasks.shutdown(Duration::ZERO).await;
         self.route.close().await;
     }
 }

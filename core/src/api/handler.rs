@@ -37,6 +37,10 @@ async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError>
         ApiRequest::Join(request) => ApiReply::Joined(node.join(request).await?),
         ApiRequest::Rescan { check } => ApiReply::Rescanned(node.rescan(check).await?),
         ApiRequest::Sync { cluster } => ApiReply::Synced { clusters: sync(node, cluster).await? },
+        ApiRequest::FindService { address } => ApiReply::Service(node.find_service(&address).await?),
+        ApiRequest::ListServices { cluster } => {
+            ApiReply::Services { services: node.services(cluster.as_ref())? }
+        }
         ApiRequest::Info {} => ApiReply::Info(node.info().await?),
         ApiRequest::Status {} => ApiReply::Status(node.status()),
         // It needs the socket that it came over: the daemon's end of that takes it before it comes here.

@@ -91,7 +91,7 @@ impl Opened {
     }
 }
 
-fn reach(view: &OpenedView, source: P2pError) -> Error {
+pub(super) fn reach(view: &OpenedView, source: P2pError) -> Error {
     NodeError::from(ClusterError::Reach { machine: view.shown(), source }).into()
 }
 
@@ -288,7 +288,7 @@ impl Route {
         if self.0.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    async fn node(&self) -> Result<&Node, Error> {
+    pub(super) async fn node(&self) -> Result<&Node, Error> {
         self.check()?;
         self.0
             .node

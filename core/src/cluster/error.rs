@@ -95,9 +95,24 @@ pub enum ClusterError {
         /// The most similar name.
         nearest: Option<MachineName>,
     },
+    /// The service is not in the config, or this device may not know it.
+    #[error(
+        "find {service} in {cluster}: there is no such service or machine, or none that this device may reach"
+    )]
+    UnknownService {
+        /// Which cluster.
+        cluster: ClusterAlias,
+        /// What was asked for.
+        service: String,
+        /// The addresses of services that this device may reach.
+        known: Vec<String>,
+    },
     /// An address cannot be resolved.
     #[error("find the machine: {0}")]
     Address(malai_model::address::AddressProblem),
+    /// Words that mean no machines here.
+    #[error("find the machines: {0}")]
+    Targets(malai_model::targets::TargetProblem),
     /// The text is no invite.
     #[error("read the invite")]
     NoInvite(#[source] malai_model::cluster::InviteTextProblem),
@@ -211,8 +226,9 @@ impl ClusterError {
             Self::NotManager(_) => ErrorCode::RoleNotManager,
             Self::NoKey { .. } => ErrorCode::KeyMissing,
             Self::NoConfig(_) => ErrorCode::ConfigMissing,
-            Self::UnknownMachine { .. } => ErrorCode::AddressUnknownMachine,
+            Self::UnknownMachine { .. } | Self::UnknownService { .. } => ErrorCode::AddressUnknownMachine,
             Self::Address(problem) => problem.code(),
+            Self::Targets(problem) => problem.code(),
             Self::NoInvite(_) => ErrorCode::InviteInvalid,
             Self::Invite(problem) => problem.code(),
             Self::UnknownInvite { .. } => ErrorCode::InviteUnknown,
@@ -239,6 +255,7 @@ impl ClusterError {
             Self::Identity(error) => return error.hint(),
             Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
+            Self::Targets(problem) => return problem.hint(),
             Self::JoinRefused(error) | Self::Remote(error) => {
                 return error
                     .hint
@@ -268,6 +285,13 @@ impl ClusterError {
             }
             Self::UnknownMachine { .. } => {
                 "`malai info` lists the machines that this device may reach".to_owned()
+            }
+            Self::UnknownService { known, .. } if known.is_empty() => {
+                "no service of that cluster is this device's to reach: ask its manager".to_owned()
+            }
+            Self::UnknownService { known, .. } => {
+                let some: Vec<&str> = known.iter().take(10).map(String::as_str).collect();
+                format!("this device may reach: {}", some.join(", "))
             }
             Self::NoInvite(problem) => return problem.hint(),
             Self::Invite(problem) => return problem.hint(),
@@ -335,4 +359,5 @@ from_model! {
     JoinForged(malai_model::cluster::JoinProblem);
     ConfigRefused(SignedConfigProblem);
     Address(malai_model::address::AddressProblem);
+    Targets(malai_model::targets::TargetProblem);
 }

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use malai_model::acl::{Authorized, Ceilings, Denied, DenyReason, Policy, Run, authorize_under};
+use malai_model::acl::{
+    Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, Shell, authorize_under,
+};
 use malai_model::address::MachineSelector;
 use malai_model::config::{ClusterConfig, MachineConfig};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::id::Id52;
-use malai_model::name::{ClusterAlias, MachineName};
+use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::targets::Reachable;
 
 use super::ClusterError;
 use crate::home::{ClusterDir, Home, HomeError, Role};
@@ -171,6 +174,10 @@ impl LoadedCluster {
         }
     }
 
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
     /// Whether this device holds the cluster's root.
     pub fn is_managed_here(&self) -> bool {
         self.role == Role::Manager
@@ -205,10 +212,44 @@ impl LoadedCluster {
         argv: &[String],
         ceilings: &Ceilings,
     ) -> Result<Authorized<Run>, RunDenied> {
+        self.authorize(caller, Run { argv: argv.to_vec() }, ceilings)
+    }
+
+    /// Decides whether a caller may connect to a service of this device.
+    ///
+    /// # Errors
+    /// As [`Self::authorize_run`].
+    pub fn authorize_reach(
+        &self,
+        caller: &Id52,
+        service: &ServiceName,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<Reach>, RunDenied> {
+        self.authorize(caller, Reach { service: service.clone() }, ceilings)
+    }
+
+    fn authorize<A: Action<Target = MachineName>>(
+        &self,
+        caller: &Id52,
+        action: A,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<A>, RunDenied> {
         let (Some(policy), Some(own)) = (&self.policy, &self.own_name) else {
             return Err(RunDenied::NoRules);
         };
-        authorize_under(policy, ceilings, caller, own, Run { argv: argv.to_vec() }).map_err(RunDenied::Rules)
+        authorize_under(policy, ceilings, caller, own, action).map_err(RunDenied::Rules)
+    }
+
+    /// Decides whether a caller may open a shell on this device.
+    ///
+    /// # Errors
+    /// As [`Self::authorize_run`].
+    pub fn authorize_shell(
+        &self,
+        caller: &Id52,
+        ceilings: &Ceilings,
+    ) -> Result<Authorized<Shell>, RunDenied> {
+        self.authorize(caller, Shell, ceilings)
     }
 
     /// Finds a machine to dial.
@@ -246,13 +287,19 @@ impl LoadedCluster {
                 })
             }
             (Rules::Own { config, .. }, MachineSelector::Id(id)) => {
-                config.directory().machines().iter().find(|(_, entry)| entry.id52 == *id).map(
-                    |(name, entry)| TargetMachine {
-                        name: Some(name.clone()),
-                        id52: *id,
-                        addresses: entry.addresses.clone(),
-                    },
-                )
+                let directory = config.directory();
+                let found = directory.machines().iter().find(|(_, entry)| entry.id52 == *id);
+                // A machine where nothing but a service with a cluster-wide name is this device's to reach.
+                let hosting = || directory.services().values().find(|service| service.id52 == *id);
+                match found {
+                    Some((name, entry)) => Some((name, &entry.addresses)),
+                    None => hosting().map(|service| (&service.machine, &service.addresses)),
+                }
+                .map(|(name, addresses)| TargetMachine {
+                    name: Some(name.clone()),
+                    id52: *id,
+                    addresses: addresses.clone(),
+                })
             }
         };
         found.ok_or_else(|| ClusterError::UnknownMachine {
@@ -260,6 +307,18 @@ impl LoadedCluster {
             machine: wanted.to_string(),
             nearest: self.nearest(&wanted.to_string()),
         })
+    }
+
+    /// What this device may reach, for patterns.
+    ///
+    /// # Errors
+    /// When there is no config yet.
+    pub fn reachable(&self) -> Result<Reachable, ClusterError> {
+        match &self.rules {
+            Rules::Master { config } => Ok(Reachable::of_manager(config, &self.own_id)),
+            Rules::Own { config, .. } => Ok(Reachable::of_machine(config)),
+            Rules::Absent => Err(ClusterError::NoConfig(self.alias.clone())),
+        }
     }
 
     /// The machines that this device knows, by name.
@@ -298,7 +357,7 @@ impl LoadedCluster {
 #[derive(Debug, thiserror::Error)]
 pub enum RunDenied {
     /// It has no rules: no config has come, or it is a manager that is no machine.
-    #[error("this device has no rules by which anybody may run anything")]
+    #[error("this device has no rules by which anybody may do anything")]
     NoRules,
     /// Its rules do not let the caller.
     #[error("{}", .0.reason())]

@@ -10,6 +10,7 @@ mod join;
 mod loaded;
 mod manage;
 mod receive;
+mod services;
 
 pub use distribute::{DeliveryOutcome, answer_pull, deliver, fetch_config};
 pub(crate) use distribute::{read_text, send_text};

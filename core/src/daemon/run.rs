@@ -36,6 +36,7 @@ pub async fn run(
         // Where others may write they could put a socket of theirs in the place of this one.
         crate::home::ensure_private_dir(dir).map_err(Error::from)?;
     }
+    crate::host::raise_open_files();
     let node = Node::start(options, Mode::Serve).await.map_err(Error::from)?;
     let scope = Scope::new();
     let served = match socket::listen(&path) {

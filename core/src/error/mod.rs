@@ -15,6 +15,8 @@ use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::node::NodeError;
+use crate::service::ServiceError;
+use crate::terminal::AttachError;
 
 /// Whatever an operation of malai failed with.
 ///
@@ -30,6 +32,13 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A session.
+    #[error(transparent)]
+    Session(#[from] AttachError),
+    /// Copying.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Copy(#[from] crate::exec::copy::CopyError),
     /// The operation was asked for and answered with a failure.
     #[error("{}", malai_model::text::escape_control(.view.own_message()))]
     Failed {
@@ -72,6 +81,9 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            Self::Session(error) => error.code(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.code(),
             Self::Failed { view, .. } => view.error.code,
             Self::Closed => ErrorCode::Cancelled,
             Self::OutOfTurn => ErrorCode::DaemonUnanswered,
@@ -89,6 +101,9 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            Self::Session(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Copy(error) => error.hint(),
             Self::Failed { view, .. } => view.error.hint.clone(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
@@ -118,6 +133,12 @@ impl From<HomeError> for Error {
 
 impl From<IdentityError> for Error {
     fn from(error: IdentityError) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
         Self::Node(error.into())
     }
 }

@@ -4,6 +4,8 @@
 //! (`malai_model::acl`), and not for how peers find each other (`crate::p2p`).
 
 mod caller;
+#[cfg(unix)]
+pub mod copy;
 mod error;
 #[cfg(all(feature = "host", unix))]
 mod target;

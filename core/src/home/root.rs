@@ -100,6 +100,11 @@ impl Home {
         self.root.join("peers.json")
     }
 
+    /// `sessions/`: a directory for each session that lives on this machine.
+    pub fn sessions_dir(&self) -> PathBuf {
+        self.root.join("sessions")
+    }
+
     /// `clusters/`.
     pub fn clusters_dir(&self) -> PathBuf {
         self.root.join("clusters")

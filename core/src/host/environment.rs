@@ -79,6 +79,8 @@ mod tests {
             home: "/home/deploy".into(),
             shell: "/bin/bash".into(),
             path: "/usr/bin:/bin".to_owned(),
+            groups: vec![1000],
+            umask: 0o022,
         }
     }
 

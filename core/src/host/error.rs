@@ -25,12 +25,30 @@ pub enum HostError {
     #[error("read this device's list of users")]
     Users(#[source] io::Error),
     /// The command is to run as another user than this process does.
-    #[error("run a command as {wanted:?}: malai runs as {own:?} here and does not switch users yet")]
+    #[error("run a command as {wanted:?}: malai runs as {own:?} here, and only root can switch users")]
     ForeignUser {
         /// The user whom the config names.
         wanted: String,
         /// The user that this process runs as.
         own: String,
+    },
+    /// The system does not let this process become that user.
+    #[error("become the user {user:?}")]
+    Switch {
+        /// The user whom the config names.
+        user: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A terminal cannot be opened or set up.
+    #[error("open a terminal")]
+    Terminal(#[source] io::Error),
+    /// There is no malai program here that could do what malai itself does.
+    #[error("run {name:?}: the app that malai is built into here brings no malai program along")]
+    NoOwnProgram {
+        /// What was to be run.
+        name: String,
     },
     /// There is no word to run, or one that no program can be given.
     #[error("run a command: {0}")]
@@ -89,13 +107,16 @@ impl HostError {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoUser { .. } | Self::UnknownUser { .. } | Self::ForeignUser { .. } => {
-                ErrorCode::CommandUser
-            }
+            Self::NoUser { .. }
+            | Self::UnknownUser { .. }
+            | Self::ForeignUser { .. }
+            | Self::Switch { .. } => ErrorCode::CommandUser,
+            Self::NoOwnProgram { .. } => ErrorCode::CommandUnsupported,
             Self::BadWord(_) => ErrorCode::Usage,
             Self::NotFound { .. } => ErrorCode::CommandNotFound,
             Self::NotExecutable { .. } => ErrorCode::CommandNotExecutable,
             Self::Users(_)
+            | Self::Terminal(_)
             | Self::Start { .. }
             | Self::Watch { .. }
             | Self::Signal { .. }
@@ -112,8 +133,14 @@ impl HostError {
             Self::UnknownUser { name } => {
                 Some(format!("make the user {name:?} on that machine, or change `username` in cluster.toml"))
             }
-            Self::ForeignUser { wanted, .. } => {
-                Some(format!("remove `username` from the rule, or run the machine's daemon as {wanted:?}"))
+            Self::ForeignUser { wanted, .. } => Some(format!(
+                "run that machine's daemon as root or as {wanted:?}, or remove `username` from its rules"
+            )),
+            Self::Switch { .. } => {
+                Some("look at what confines that machine's daemon: a container, a systemd unit".to_owned())
+            }
+            Self::NoOwnProgram { .. } => {
+                Some("run the command line's daemon there: `malai daemon`".to_owned())
             }
             Self::NotFound { .. } => {
                 Some("no shell runs: only programs in that user's PATH are found".to_owned())

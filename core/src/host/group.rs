@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::HostError;
-use super::members::has_members;
+use super::members::{Bond, has_members, signal_session};
 use super::reaper::collect_later;
 use super::watch::{Collect, Watch, look};
 
@@ -18,7 +18,8 @@ use super::watch::{Collect, Watch, look};
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A command's process group: the process that was started, and all that it started and that did not leave
-/// the group by itself (as daemons do by `setsid`).
+/// the group by itself (as daemons do by `setsid`). Under a terminal it is the session instead: a shell makes a group of
+/// each job.
 ///
 /// The first process stays on the process table until this value is given up, so the group's number cannot be
 /// given to strangers meanwhile and every signal hits the right group. There are two ways to give it up:
@@ -27,6 +28,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ProcessGroup {
     leader: Pid,
+    bond: Bond,
     watch: Watch,
     end: OnceLock<CommandEnd>,
     collected: bool,
@@ -35,7 +37,16 @@ pub struct ProcessGroup {
 impl ProcessGroup {
     /// Takes a child that leads a group of its own. Needs a runtime.
     pub(super) fn new(leader: Pid) -> Self {
-        Self { leader, watch: Watch::new(leader), end: OnceLock::new(), collected: false }
+        Self::of(leader, Bond::Group)
+    }
+
+    /// Takes a child that leads a session of its own. Needs a runtime.
+    pub(super) fn of_session(leader: Pid) -> Self {
+        Self::of(leader, Bond::Session)
+    }
+
+    fn of(leader: Pid, bond: Bond) -> Self {
+        Self { leader, bond, watch: Watch::new(leader), end: OnceLock::new(), collected: false }
     }
 
     /// The process id of the first process, which is the group's too.
@@ -58,7 +69,7 @@ impl ProcessGroup {
         Ok(*self.end.get_or_init(|| end))
     }
 
-    /// Delivers a signal to every process of the group; to none, if all have ended.
+    /// Delivers a signal to every process of the group (of a session: of its leader's); to none, if all have ended.
     ///
     /// # Errors
     /// [`HostError::Signal`] if all that is left belongs to another user.
@@ -93,14 +104,14 @@ impl ProcessGroup {
     /// Not cancel safe: it stops in between. Dropping the group still kills it.
     pub async fn hang_up(&self, grace: Duration) -> Result<CommandEnd, HostError> {
         let deadline = Instant::now() + grace;
-        self.log(self.send(signal::SIGHUP));
+        self.send_all(signal::SIGHUP);
         // What is stopped would not hear it.
-        self.log(self.send(signal::SIGCONT));
+        self.send_all(signal::SIGCONT);
         if let Ok(end) = timeout_at(deadline, self.wait()).await {
             end?;
             self.members_gone(deadline).await;
         }
-        self.log(self.send(signal::SIGKILL));
+        self.send_all(signal::SIGKILL);
         match timeout_at(Instant::now() + KILL_PATIENCE, self.wait()).await {
             Ok(end) => end,
             Err(_) => Err(HostError::Survived { pid: self.pid() }),
@@ -111,11 +122,19 @@ impl ProcessGroup {
         let mut pause = Duration::from_millis(2);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || has_members(self.leader) == Some(false) {
+            if left.is_zero() || has_members(self.leader, self.bond) == Some(false) {
                 return;
             }
             sleep(pause.min(left)).await;
             pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// To the end of it all: whom it cannot reach is only logged.
+    fn send_all(&self, signal: signal::Signal) {
+        self.log(self.send(signal));
+        if self.bond == Bond::Session {
+            signal_session(self.leader, signal);
         }
     }
 
@@ -146,7 +165,7 @@ impl Drop for ProcessGroup {
         if self.collected {
             return;
         }
-        self.log(self.send(signal::SIGKILL));
+        self.send_all(signal::SIGKILL);
         if matches!(look(self.leader, Collect::Yes), Ok(None)) {
             collect_later(self.leader);
         }

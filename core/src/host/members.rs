@@ -1,40 +1,102 @@
-//! Which processes are left in a group.
+//! Which processes are left in a group or a session.
 
 use nix::unistd::Pid;
 
-/// Says whether a process other than the leader is alive in a group; `None` where the system does not tell.
+/// What holds a command's processes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bond {
+    /// Its process group.
+    Group,
+    /// Its session, in which a shell makes a group of each job.
+    Session,
+}
+
+/// Says whether a process other than the leader is alive; `None` where the system does not tell.
+pub(super) fn has_members(leader: Pid, bond: Bond) -> Option<bool> {
+    members(leader, bond).map(|members| !members.is_empty())
+}
+
+/// The processes that are alive, but the leader; `None` where the system does not tell.
 #[cfg(target_os = "linux")]
-pub(super) fn has_members(leader: Pid) -> Option<bool> {
+pub(super) fn members(leader: Pid, bond: Bond) -> Option<Vec<Pid>> {
     let entries = std::fs::read_dir("/proc").ok()?;
-    let leader = leader.to_string();
+    let mut found = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_process = name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
-        if !is_process || name.as_encoded_bytes() == leader.as_bytes() {
-            continue;
-        }
-        // A process that ended meanwhile cannot be read: it is no member.
-        let Ok(stat) = std::fs::read(entry.path().join("stat")) else { continue };
-        if is_alive_in(&stat, leader.as_bytes()) {
-            return Some(true);
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else { continue };
+        if pid != leader && is_member(pid, leader, bond) {
+            found.push(pid);
         }
     }
-    Some(false)
+    Some(found)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn has_members(_: Pid) -> Option<bool> {
+pub(super) fn members(_: Pid, _: Bond) -> Option<Vec<Pid>> {
     None
 }
 
-/// Reads `pid (name) state parent group …`; the name may hold anything, parentheses too.
+/// A process that ended meanwhile cannot be read: it is no member.
 #[cfg(target_os = "linux")]
-fn is_alive_in(stat: &[u8], group: &[u8]) -> bool {
+fn is_member(pid: Pid, leader: Pid, bond: Bond) -> bool {
+    std::fs::read(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| is_alive_in(&stat, leader.to_string().as_bytes(), bond))
+}
+
+/// Reads `pid (name) state parent group session …`; the name may hold anything, parentheses too.
+#[cfg(target_os = "linux")]
+fn is_alive_in(stat: &[u8], leader: &[u8], bond: Bond) -> bool {
     let Some(end) = stat.iter().rposition(|b| *b == b')') else { return false };
     let mut fields = stat[end + 1..].split(|b| *b == b' ').filter(|field| !field.is_empty());
     let state = fields.next();
-    fields.nth(1) == Some(group) && !matches!(state, Some(b"Z" | b"X"))
+    let place = match bond {
+        Bond::Group => 1,
+        Bond::Session => 2,
+    };
+    fields.nth(place) == Some(leader) && !matches!(state, Some(b"Z" | b"X"))
 }
+
+/// Sends a signal to each process of a session but its leader, and to no other: a number that is given to a stranger
+/// meanwhile is noticed.
+#[cfg(target_os = "linux")]
+pub(super) fn signal_session(leader: Pid, signal: nix::sys::signal::Signal) {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    use nix::libc;
+    for pid in members(leader, Bond::Session).unwrap_or_default() {
+        #[expect(unsafe_code, reason = "pidfd_open has no wrapper")]
+        // SAFETY: the call takes two integers; a result that is not negative is a new file descriptor, ours alone.
+        let pidfd = unsafe {
+            let fd = i32::try_from(libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0)).unwrap_or(-1);
+            if fd < 0 {
+                continue;
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        // Looked at again: the file means this process for good, whatever becomes of its number.
+        if !is_member(pid, leader, Bond::Session) {
+            continue;
+        }
+        #[expect(unsafe_code, reason = "pidfd_send_signal has no wrapper")]
+        // SAFETY: numbers only; no information about the signal is passed along.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                pidfd.as_raw_fd(),
+                signal as libc::c_int,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result != 0 {
+            tracing::debug!(%pid, %signal, error = %std::io::Error::last_os_error(), "not delivered");
+        }
+    }
+}
+
+/// Only its leader's group can be reached; what hangs up its terminal reaches the group in the foreground.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn signal_session(_: Pid, _: nix::sys::signal::Signal) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -42,9 +104,11 @@ mod tests {
 
     #[test]
     fn a_name_that_looks_like_fields_deceives_nobody() {
-        assert!(is_alive_in(b"7 (a) S 1 9 (b) S 1 42 42 0", b"42"));
-        assert!(!is_alive_in(b"7 (a) S 1 42 (b) S 1 9 9 0", b"42"));
-        assert!(!is_alive_in(b"7 (a) Z 1 42 42 0", b"42"));
-        assert!(!is_alive_in(b"", b"42"));
+        assert!(is_alive_in(b"7 (a) S 1 9 (b) S 1 42 41 0", b"42", Bond::Group));
+        assert!(is_alive_in(b"7 (a) S 1 9 (b) S 1 42 41 0", b"41", Bond::Session));
+        assert!(!is_alive_in(b"7 (a) S 1 42 (b) S 1 9 9 0", b"42", Bond::Group));
+        assert!(!is_alive_in(b"7 (a) Z 1 42 42 0", b"42", Bond::Group));
+        assert!(!is_alive_in(b"7 (a) Z 1 42 42 0", b"42", Bond::Session));
+        assert!(!is_alive_in(b"", b"42", Bond::Group));
     }
 }

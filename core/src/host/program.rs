@@ -12,23 +12,31 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::HostError;
 
-/// Finds the file that a word means. A word with a slash is a path, relative to `dir`; any other is searched
-/// in `path`, whose empty and relative entries are passed over.
+/// Where systems keep the one program that is found although no search path has it: what `sftp` asks for by name.
+const SFTP_SERVER: &str = "sftp-server";
+const SFTP_PLACES: &str = "/usr/lib/openssh:/usr/libexec:/usr/libexec/openssh:/usr/lib/ssh:/usr/lib/misc";
+
+/// The files that a word may mean, in their order. A word with a slash is a path; any other is searched in `path`, whose
+/// empty and relative entries are passed over. Nothing is looked at.
+pub(super) fn candidates(word: &str, path: &str) -> Vec<PathBuf> {
+    if word.contains('/') {
+        return vec![PathBuf::from(word)];
+    }
+    if matches!(word, "" | "." | "..") {
+        return Vec::new();
+    }
+    let more = if word == SFTP_SERVER { SFTP_PLACES } else { "" };
+    let dirs = path.split(':').chain(more.split(':')).map(Path::new).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join(word)).collect()
+}
+
+/// Finds the file that a word means to this process; a path is relative to `dir`.
 pub(super) fn find_program(word: &str, path: &str, dir: &Path) -> Result<PathBuf, HostError> {
     if word.contains('/') {
-        let program = dir.join(word);
-        return match check_executable(&program) {
-            Ok(()) => Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(HostError::NotFound { program: word.to_owned() })
-            }
-            Err(source) => Err(HostError::NotExecutable { program, source }),
-        };
+        return check_file(word, dir.join(word));
     }
     let mut refused = None;
-    let names_a_file = !matches!(word, "" | "." | "..");
-    for dir in path.split(':').map(Path::new).filter(|dir| names_a_file && dir.is_absolute()) {
-        let program = dir.join(word);
+    for program in candidates(word, path) {
         match check_executable(&program) {
             Ok(()) => return Ok(program),
             // As shells do: a later directory may have one that can be executed.
@@ -39,6 +47,17 @@ pub(super) fn find_program(word: &str, path: &str, dir: &Path) -> Result<PathBuf
         }
     }
     Err(refused.unwrap_or_else(|| HostError::NotFound { program: word.to_owned() }))
+}
+
+/// Checks that a file is there and can be executed by this process; `word` is what it is called in an error.
+pub(super) fn check_file(word: &str, program: PathBuf) -> Result<PathBuf, HostError> {
+    match check_executable(&program) {
+        Ok(()) => Ok(program),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(HostError::NotFound { program: word.to_owned() })
+        }
+        Err(source) => Err(HostError::NotExecutable { program, source }),
+    }
 }
 
 fn check_executable(program: &Path) -> io::Result<()> {
@@ -104,5 +123,19 @@ mod tests {
                 Some(127)
             );
         }
+    }
+
+    #[test]
+    fn sftp_server_is_looked_for_where_systems_keep_it_and_nothing_else_is() {
+        let found = candidates("sftp-server", "/usr/bin:/bin");
+        assert_eq!(found[..2], [PathBuf::from("/usr/bin/sftp-server"), "/bin/sftp-server".into()]);
+        assert!(found.contains(&"/usr/lib/openssh/sftp-server".into()), "{found:?}");
+        assert_eq!(candidates("sftp-server2", "/bin"), [PathBuf::from("/bin/sftp-server2")]);
+        assert_eq!(candidates("./sftp-server", "/bin"), [PathBuf::from("./sftp-server")]);
+        let dir = tempfile::tempdir().expect("a directory");
+        tool(&dir.path().join("sftp-server"), 0o755);
+        let path = dir.path().display().to_string();
+        let own = find_program("sftp-server", &path, dir.path()).expect("is found");
+        assert_eq!(own, dir.path().join("sftp-server"), "the user's own comes first");
     }
 }

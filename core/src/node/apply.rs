@@ -13,8 +13,17 @@ impl Node {
     /// Reads and compiles everything, puts it in force, listens, and starts what runs by itself.
     pub(super) async fn serve_all(&self) -> Result<(), NodeError> {
         let loaded = self.blocking(Self::load_all).await?;
+        #[cfg(all(feature = "host", unix))]
+        self.find_sessions().await;
         for cluster in loaded {
             self.take_part(cluster).await?;
+        }
+        // What the rules took away while no daemon ran.
+        #[cfg(all(feature = "host", unix))]
+        {
+            self.members().values().for_each(|member| self.authorise_sessions(member));
+            self.end_foreign_sessions();
+            self.keep_sessions();
         }
         self.keep_peers();
         Ok(())
@@ -159,6 +168,8 @@ impl Node {
             member.close().await;
             tracing::info!(cluster = %alias, "the cluster is gone from this home, or became another");
         }
+        #[cfg(all(feature = "host", unix))]
+        self.end_foreign_sessions();
         if self.inner.mode == Mode::Serve {
             for member in &stay {
                 self.refresh_invites(member).await;
@@ -185,6 +196,8 @@ impl Node {
     pub(super) fn install(&self, member: &Arc<Member>, loaded: LoadedCluster) {
         let loaded = member.install(loaded);
         let ended = self.inner.work.authorise_again(&loaded);
+        #[cfg(all(feature = "host", unix))]
+        self.authorise_sessions(member);
         self.close_unadmitted(member);
         if ended > 0 {
             tracing::info!(cluster = %loaded.alias, "{ended} open requests ended: no longer allowed");

@@ -9,6 +9,7 @@ use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
 use crate::p2p::P2pError;
+use crate::service::ServiceError;
 
 /// Whatever a node failed with.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum NodeError {
     /// Commands.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// Services.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// Starting programs on this device.
     #[cfg(all(feature = "host", unix))]
     #[error(transparent)]
@@ -44,6 +48,7 @@ impl NodeError {
             Self::Network(error) => error.code(),
             Self::Cluster(error) => error.code(),
             Self::Exec(error) => error.code(),
+            Self::Service(error) => error.code(),
             #[cfg(feature = "host")]
             Self::Host(error) => error.code(),
         }
@@ -62,6 +67,7 @@ impl NodeError {
             Self::Network(error) => error.hint(),
             Self::Cluster(error) => error.hint(),
             Self::Exec(error) => error.hint(),
+            Self::Service(error) => error.hint(),
             #[cfg(feature = "host")]
             Self::Host(error) => error.hint(),
         }

@@ -1,13 +1,14 @@
 //! A cluster that a node takes part in: its rules in force, its endpoint, its connections.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use malai_model::cluster::DistributionState;
 use malai_model::id::Id52;
 use malai_model::name::ClusterAlias;
 use tokio::sync::{Notify, OnceCell};
+use tokio_util::sync::CancellationToken;
 
 use super::invites::InviteListener;
 use crate::cluster::LoadedCluster;
@@ -36,7 +37,8 @@ pub struct Member {
     /// The streams that peers may go on with after a lost connection.
     pub(super) resumables: Resumables,
     next_connection: AtomicU64,
-    accepting: AtomicBool,
+    /// Cancelled when no request is taken any more.
+    closing: CancellationToken,
 }
 
 /// A member's way to its peers.
@@ -101,7 +103,7 @@ impl Member {
             inbound: Mutex::new(BTreeMap::new()),
             resumables: Resumables::default(),
             next_connection: AtomicU64::new(0),
-            accepting: AtomicBool::new(true),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -132,11 +134,17 @@ impl Member {
     }
 
     pub(super) fn stop_accepting(&self) {
-        self.accepting.store(false, Ordering::Release);
+        self.closing.cancel();
     }
 
     pub(super) fn is_accepting(&self) -> bool {
-        self.accepting.load(Ordering::Acquire)
+        !self.closing.is_cancelled()
+    }
+
+    /// Resolves when no request is taken any more. Cancel safe.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) async fn stopping(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Notes a connection that a peer opened. Dropping the result forgets it.
@@ -157,6 +165,7 @@ impl Member {
     }
 
     pub(super) async fn close(&self) {
+        self.closing.cancel();
         self.scope.stop();
         let listeners = std::mem::take(&mut *self.invites.lock().unwrap_or_else(PoisonError::into_inner));
         for listener in listeners.into_values() {

@@ -14,6 +14,10 @@ mod member;
 mod outbound;
 mod peers;
 mod serve;
+mod services;
+#[cfg(all(feature = "host", unix))]
+mod sessions;
+mod targets;
 mod view;
 mod work;
 
@@ -37,6 +41,7 @@ pub use self::error::NodeError;
 pub use self::member::Member;
 #[cfg(all(feature = "daemon", unix))]
 pub(crate) use self::outbound::Found;
+pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};
@@ -62,6 +67,9 @@ pub struct NodeOptions {
     pub connect_timeout: Duration,
     /// The version that it answers with.
     pub version: &'static str,
+    /// The malai program, for commands and sessions that are processes of malai's own; absent: this device has none.
+    #[cfg(all(feature = "host", unix))]
+    pub own_program: Option<crate::host::OwnProgram>,
 }
 
 /// Whether a node takes requests.
@@ -95,6 +103,11 @@ pub(crate) struct Inner {
     started: jiff::Timestamp,
     #[cfg(all(feature = "host", unix))]
     exec: crate::exec::ExecTarget,
+    /// The sessions that live here; a node that only dials has none.
+    #[cfg(all(feature = "host", unix))]
+    sessions: std::sync::OnceLock<crate::terminal::Sessions>,
+    #[cfg(all(feature = "host", unix))]
+    opening: sessions::Opening,
 }
 
 impl Node {
@@ -109,7 +122,8 @@ impl Node {
             tracing::warn!(file = %warning.file, "{}", warning.message);
         }
         #[cfg(all(feature = "host", unix))]
-        let exec = crate::exec::ExecTarget::new(crate::host::LocalUser::current()?);
+        let exec =
+            crate::exec::ExecTarget::new(crate::host::LocalUser::current()?, options.own_program.clone());
         let started = options.clock.now();
         let peers = peers::PeerBook::load(&options.home);
         let node = Self {
@@ -131,6 +145,10 @@ impl Node {
                 started,
                 #[cfg(all(feature = "host", unix))]
                 exec,
+                #[cfg(all(feature = "host", unix))]
+                sessions: std::sync::OnceLock::new(),
+                #[cfg(all(feature = "host", unix))]
+                opening: sessions::Opening::default(),
             }),
         };
         if mode == Mode::Serve {

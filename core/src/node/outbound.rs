@@ -264,7 +264,7 @@ impl Node {
         Ok((member, target, argv))
     }
 
-    fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
+    pub(super) fn known_clusters(&self) -> Result<Vec<KnownCluster>, NodeError> {
         let known = |alias: ClusterAlias, role: Role| {
             let info = self.home().load_cluster_info(&alias)?.unwrap_or_default();
             let mut ids: Vec<Id52> = info.manager.into_iter().chain(info.chain).collect();

@@ -158,6 +158,7 @@ impl Node {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
+            Request::Connect { service } => self.serve_connect(member, peer, stream, service, ticket).await,
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
             Request::PullConfig { have, listening } => {
                 // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
@@ -166,6 +167,18 @@ impl Node {
                 }
                 self.serve_pull(member, peer, stream, have).await
             }
+            #[cfg(all(feature = "host", unix))]
+            Request::OpenSession(request) => {
+                self.serve_open_session(member, asker, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::AttachSession(request) => {
+                self.serve_attach_session(member, asker, stream, request, ticket).await
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::ListSessions {} => self.serve_list_sessions(member, peer, stream).await,
+            #[cfg(all(feature = "host", unix))]
+            Request::EndSession { session } => self.serve_end_session(member, peer, stream, session).await,
             _ => {
                 refuse(stream, unsupported()).await;
                 Ok(())
@@ -211,9 +224,10 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
+                let what = format!("run {word:?}");
                 let told = match place {
-                    Place::Elsewhere => denied_to_caller(&word, &denied, loaded.own_name.as_ref()),
-                    Place::Here => denied_to_owner(&word, &denied),
+                    Place::Elsewhere => denied_to_caller(&what, &denied, loaded.own_name.as_ref()),
+                    Place::Here => denied_to_owner(&what, &denied),
                 };
                 refuse(stream, told).await;
                 return Ok(());
@@ -333,11 +347,11 @@ impl Node {
 /// Who asks, as the connection says.
 #[derive(Clone, Copy)]
 pub(super) struct Asker {
-    peer: Id52,
+    pub(super) peer: Id52,
     from: Option<SocketAddr>,
     /// Whether it is the user of this very device, who owns its files.
     #[cfg(all(feature = "host", unix))]
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl Asker {
@@ -380,12 +394,15 @@ fn turn_away(mut stream: Stream, code: u32) {
 }
 
 /// Gives a short answer, which is all that comes.
-async fn answer(sender: StreamSender, message: &impl serde::Serialize) -> Result<(), ServeProblem> {
+pub(super) async fn answer(
+    sender: StreamSender,
+    message: &impl serde::Serialize,
+) -> Result<(), ServeProblem> {
     in_time(sender.finish_with(message)).await
 }
 
 /// A peer that asks and does not take the answer keeps its request open for no longer than this.
-async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
+pub(super) async fn in_time(telling: impl Future<Output = Result<(), P2pError>>) -> Result<(), ServeProblem> {
     match tokio::time::timeout(timeouts::REPLY, telling).await {
         Ok(told) => Ok(told?),
         Err(_) => Err(ServeProblem::Stalled),
@@ -420,7 +437,7 @@ const LOGGED_WORD: usize = 128;
 
 /// A word of a peer's for a log line: escaped, and short, or a member could turn the log over by a few denied requests.
 #[cfg(all(feature = "host", unix))]
-fn loggable(word: &str) -> String {
+pub(super) fn loggable(word: &str) -> String {
     let short = &word[..word.floor_char_boundary(LOGGED_WORD)];
     let shown = malai_model::text::escape_control(short);
     if short.len() < word.len() { format!("{shown}… ({} bytes)", word.len()) } else { shown.into_owned() }
@@ -428,7 +445,7 @@ fn loggable(word: &str) -> String {
 
 /// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
 #[cfg(all(feature = "host", unix))]
-fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+pub(super) fn denied_to_caller(what: &str, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
     let here = own.map_or("that machine", MachineName::as_str);
     let hint = if denied.is_ceiling() {
         format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
@@ -437,17 +454,17 @@ fn denied_to_caller(word: &str, denied: &RunDenied, own: Option<&MachineName>) -
     };
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed on {here}"),
+        message: format!("{what}: not allowed on {here}"),
         hint: Some(hint),
     }
 }
 
 /// What this device's own user is told: whoever owns the files may know why.
 #[cfg(all(feature = "host", unix))]
-fn denied_to_owner(word: &str, denied: &RunDenied) -> WireError {
+pub(super) fn denied_to_owner(what: &str, denied: &RunDenied) -> WireError {
     WireError {
         code: ErrorCode::AclDenied,
-        message: format!("run {word:?}: not allowed on this machine, {denied}"),
+        message: format!("{what}: not allowed on this machine, {denied}"),
         hint: Some("ask the cluster's manager for the right".to_owned()),
     }
 }

@@ -423,6 +423,12 @@ fn builder(
     Ok(builder)
 }
 
+/// The URLs of the relays that are used unless somebody says otherwise.
+pub(crate) fn default_relays() -> Vec<String> {
+    let map = iroh::RelayMode::Default.relay_map();
+    map.urls::<Vec<iroh::RelayUrl>>().iter().map(ToString::to_string).collect()
+}
+
 fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfig {
     let builder = iroh::endpoint::QuicTransportConfig::builder()
         .max_concurrent_uni_streams(0_u32.into())

@@ -26,6 +26,7 @@ mod tests;
 pub(crate) use connection::WeakConnection;
 pub use connection::{CloseReason, Connection, ConnectionStats, Counters, PathView};
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::default_relays;
 pub use error::{P2pError, stream_code};
 pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,

@@ -11,6 +11,7 @@ use malai_core::api::{
 use malai_core::clock::{ManualClock, SharedClock, SystemClock};
 use malai_core::exec::{CommandEvent, RunningCommand};
 use malai_core::home::{Create, Home};
+use malai_core::host::OwnProgram;
 use malai_core::identity::{KeyRef, KeyStore, MemoryKeyStore, load_required};
 use malai_core::model::cluster::DistributionState;
 use malai_core::model::code::ErrorCode;
@@ -65,13 +66,15 @@ pub(crate) struct World {
     pub(crate) network: Network,
     /// Moves only when it is told to, for tests that ask for it.
     pub(crate) clock: Option<ManualClock>,
+    /// What the nodes take for the malai program.
+    own_program: Option<OwnProgram>,
     dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { network: Network::new(), clock: None, dir }
+        Self { network: Network::new(), clock: None, own_program: None, dir }
     }
 
     /// With a clock that stands still until it is moved.
@@ -82,6 +85,11 @@ impl World {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Whose nodes take that for the malai program.
+    pub(crate) fn with_own_program(path: &str) -> Self {
+        Self { own_program: Some(OwnProgram::at(path)), ..Self::new() }
     }
 
     /// Starts a node that serves, with a home of that name.
@@ -128,6 +136,7 @@ async fn start(world: &World, home: Home, keys: Arc<MemoryKeyStore>) -> Node {
         runtime_dir: None,
         connect_timeout: REACH,
         version: "0.0.0-test",
+        own_program: world.own_program.clone(),
     };
     Node::start(options, Mode::Serve).await.expect("the node starts")
 }
@@ -391,10 +400,14 @@ impl Company {
 
     /// As [`Self::new`], each machine with a `malai.toml`.
     pub(crate) async fn with_devices(names: &[(&str, &str)]) -> Self {
-        let world = World::new();
+        Self::in_world(World::new(), names).await
+    }
+
+    /// As [`Self::with_devices`], in a world that was made before.
+    pub(crate) async fn in_world(world: World, names: &[(&str, &str)]) -> Self {
         let manager = world.node("manager").await;
         manager.init(&company()).await;
-        let invite = manager.invite(100).await.invite;
+        let invite = manager.invite(1000).await.invite;
         let mut machines = Vec::new();
         for (name, device) in names {
             let node = world.node_with(name, device).await;

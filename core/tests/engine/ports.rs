@@ -36,6 +36,7 @@ async fn node(root: &Path, port: u16, mode: Mode) -> Node {
         runtime_dir: None,
         connect_timeout: PATIENCE,
         version: "0.0.0-test",
+        own_program: None,
     };
     soon(Node::start(options, mode)).await.expect("the node starts")
 }

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Daemon, Invocation, Output, TestNet};
+use crate::{Daemon, Invocation, Output, TerminalCommand, TestNet};
 
 /// What a test's `malai.toml` says: no relays, no DNS, no multicast, a port that nobody else has.
 const MALAI_TOML: &str = "[network]\nbind = \"127.0.0.1:0\"\nrelays = \"none\"\ndiscovery = [\"local\"]\n";
@@ -113,6 +113,24 @@ impl TestHome {
         let mut command = std::process::Command::new(self.net.binary());
         command.args(args).env_clear().envs(self.net.environment(&self.path)).current_dir(self.net.path());
         command
+    }
+
+    /// Prepares malai on a terminal of its own.
+    pub fn terminal<I, S>(&self, args: I) -> TerminalCommand
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        TerminalCommand::new(self, self.net.binary(), args)
+    }
+
+    /// Prepares another program, in this home's environment, on a terminal of its own.
+    pub fn terminal_of<I, S>(&self, program: &str, args: I) -> TerminalCommand
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        TerminalCommand::new(self, Path::new(program), args)
     }
 
     /// Runs malai to its end with an empty stdin.

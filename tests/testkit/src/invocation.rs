@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ type Feed = Box<dyn FnOnce(&mut dyn Write) -> std::io::Result<()> + Send>;
 #[must_use]
 pub struct Invocation {
     home: TestHome,
+    program: Option<PathBuf>,
     args: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     stdin: Stdin,
@@ -38,6 +40,7 @@ impl Invocation {
     {
         Self {
             home: home.clone(),
+            program: None,
             args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
             environment: Vec::new(),
             stdin: Stdin::Empty,
@@ -46,6 +49,12 @@ impl Invocation {
             deadline: DEADLINE,
             stderr: None,
         }
+    }
+
+    /// Runs another program than malai, in the same surroundings.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// Gives these bytes on stdin, then closes it.
@@ -113,7 +122,8 @@ impl Invocation {
     /// When the process cannot be started.
     pub fn spawn(self) -> Running {
         let net = self.home.net();
-        let mut command = Command::new(net.binary());
+        let program = self.program.as_deref().unwrap_or(net.binary());
+        let mut command = Command::new(program);
         command
             .args(&self.args)
             .env_clear()
@@ -125,7 +135,8 @@ impl Invocation {
             .stdout(Stdio::piped())
             .stderr(self.stderr.map_or_else(Stdio::piped, Stdio::from));
         let words: Vec<_> = self.args.iter().map(|arg| arg.to_string_lossy()).collect();
-        let what = format!("[{}] malai {}", self.home.name(), words.join(" "));
+        let name = self.program.as_deref().and_then(Path::file_name).unwrap_or(OsStr::new("malai"));
+        let what = format!("[{}] {} {}", self.home.name(), name.display(), words.join(" "));
         let mut child = command.spawn().unwrap_or_else(|source| panic!("starts {what}: {source}"));
         let pipe = child.stdin.take();
         let mut running = Running::new(what, child, self.stdout, self.held, net.clone());

@@ -15,6 +15,8 @@ mod invocation;
 mod link;
 mod net;
 mod process;
+mod terminal;
+mod user;
 mod wait;
 
 pub use cluster::{Cluster, Member};
@@ -25,6 +27,8 @@ pub use link::UdpLink;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
+pub use terminal::{Terminal, TerminalCommand};
+pub use user::{TestUser, is_root};
 pub use wait::{await_some, await_until};
 
 use std::time::Duration;

@@ -41,18 +41,38 @@ impl TestNet {
     ///
     /// As [`TestNet::new`].
     pub fn of_program(program: impl Into<PathBuf>) -> Self {
-        let given = program.into();
-        // Processes start in the net's folder, where a relative path would mean something else.
-        let binary = given.canonicalize().unwrap_or(given);
-        assert!(binary.is_file(), "no malai binary at {}", binary.display());
-        // Not the platform's temporary folder: a Unix socket's path is limited to about 104 bytes.
-        let dir =
-            tempfile::Builder::new().prefix("malai-").tempdir_in("/tmp").expect("makes the net's folder");
-        for name in ["run", "user"] {
-            let path = dir.path().join(name);
-            std::fs::create_dir(&path).expect("makes a folder of the net");
-            std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("sets the folder's mode");
+        let binary = existing(program.into());
+        let (dir, _) = make_dir();
+        Self::in_dir(dir, binary)
+    }
+
+    /// Makes a net whose every process runs as another user than the test, which has to be root's: the homes are to be
+    /// given to that user ([`crate::TestUser::own`]) before anything runs in them.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestNet::new`].
+    pub fn of_user(binary: impl Into<PathBuf>, user: &crate::TestUser) -> Self {
+        let binary = existing(binary.into());
+        let (dir, folders) = make_dir();
+        // The user may not be able to reach where it was built.
+        let (copy, script) = (dir.path().join("malai"), dir.path().join("malai-as-user"));
+        std::fs::copy(&binary, &copy).expect("copies the binary");
+        let text = format!(
+            "#!/bin/sh\nexec setpriv --reuid={0} --regid={0} --init-groups {1} \"$@\"\n",
+            user.name(),
+            copy.display()
+        );
+        std::fs::write(&script, text).expect("writes the script");
+        for path in [&copy, &script] {
+            std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("sets the program's mode");
         }
+        folders.iter().for_each(|folder| user.own(folder));
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("sets the net's mode");
+        Self::in_dir(dir, script)
+    }
+
+    fn in_dir(dir: TempDir, binary: PathBuf) -> Self {
         Self(Arc::new(Inner { dir, binary, homes: Mutex::default(), stderr: Mutex::default() }))
     }
 
@@ -106,6 +126,25 @@ impl TestNet {
     pub fn logs(&self) -> String {
         self.0.logs()
     }
+}
+
+fn existing(binary: PathBuf) -> PathBuf {
+    // Processes start in the net's folder, where a relative path would mean something else.
+    let binary = binary.canonicalize().unwrap_or(binary);
+    assert!(binary.is_file(), "no malai binary at {}", binary.display());
+    binary
+}
+
+/// Makes a net's folder and those in it that every net has.
+fn make_dir() -> (TempDir, [PathBuf; 2]) {
+    // Not the platform's temporary folder: a Unix socket's path is limited to about 104 bytes.
+    let dir = tempfile::Builder::new().prefix("malai-").tempdir_in("/tmp").expect("makes the net's folder");
+    let folders = ["run", "user"].map(|name| dir.path().join(name));
+    for path in &folders {
+        std::fs::create_dir(path).expect("makes a folder of the net");
+        std::fs::set_permissions(path, Permissions::from_mode(0o700)).expect("sets the folder's mode");
+    }
+    (dir, folders)
 }
 
 impl Inner {

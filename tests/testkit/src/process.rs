@@ -196,6 +196,11 @@ impl Running {
         }
     }
 
+    /// Says whether stdout has ended, whoever held it.
+    pub fn stdout_has_ended(&self) -> bool {
+        self.stdout.lock().ended
+    }
+
     /// Says whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         if self.reaped.is_none() {

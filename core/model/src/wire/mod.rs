@@ -2,6 +2,7 @@
 //!
 //! Versioned by ALPN; within a version fields are only added, so readers ignore what they do not know.
 
+pub mod copy;
 pub mod frame;
 pub mod local;
 mod message;

@@ -24,6 +24,7 @@ fn request(argv: &[&str]) -> SpawnRequest {
         env: vec![("PATH".to_owned(), user.path.clone())],
         dir: "/".into(),
         user,
+        program: Executable::Named,
     }
 }
 
@@ -115,6 +116,10 @@ async fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
     assert_eq!(status("/etc/passwd/x"), not_executable);
     assert_eq!(status(&script("loose", b"#!/bin/sh\n", 0o644)), not_executable);
     assert_eq!(status(&script("interpreter", b"#!/nowhere/sh\n", 0o755)), not_executable);
+    for program in [Executable::At("/nowhere/x".into()), Executable::Own(OwnProgram::at("/nowhere/x"))] {
+        let request = SpawnRequest { program, ..request(&["x"]) };
+        assert_eq!(Process::spawn(&request).expect_err("does not start").shell_status(), Some(127));
+    }
     assert_eq!(status(&script("garbage", b"\x7fELF nonsense", 0o755)), not_executable);
 }
 
@@ -159,16 +164,6 @@ async fn the_environment_and_the_directory_are_exactly_those_of_the_request() {
     request.dir = "/nowhere".into();
     let (out, _, _) = run(Process::spawn(&request).expect("starts")).await;
     assert_eq!(out, "/\n");
-}
-
-#[tokio::test]
-async fn another_user_is_refused_and_not_replaced_by_our_own() {
-    let mut request = request(&["id"]);
-    request.user.uid += 1;
-    request.user.name = "somebody".to_owned();
-    let error = Process::spawn(&request).expect_err("is refused");
-    assert_eq!(error.code().as_str(), "command.user");
-    assert!(error.to_string().contains("somebody"), "{error}");
 }
 
 #[tokio::test]

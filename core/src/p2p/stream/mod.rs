@@ -99,6 +99,11 @@ impl Stream {
     pub(crate) fn weak_connection(&self) -> super::WeakConnection {
         lock(&self.sender.shared.connection).downgrade()
     }
+
+    /// How its bytes travel now; `None` where this process does not know.
+    pub fn path(&self) -> Option<super::PathView> {
+        Some(self.sender.path())
+    }
 }
 
 impl Shared {

@@ -177,6 +177,10 @@ impl StreamSender {
         self.shared.flush(&mut out);
     }
 
+    pub(super) fn path(&self) -> crate::p2p::PathView {
+        self.shared.connection().path()
+    }
+
     /// Returns how many bytes were accepted on a channel since the stream began.
     pub fn sent_offset(&self, channel: Channel) -> u64 {
         lock(&self.shared.out).accepted(channel.lane())

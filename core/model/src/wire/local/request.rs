@@ -44,6 +44,16 @@ pub enum ApiRequest {
         /// Which cluster; absent: all.
         cluster: Option<ClusterAlias>,
     },
+    /// Finds the service that an address means. Answered by `Service`.
+    FindService {
+        /// The address: of a service, or of a machine, which means its `ssh`.
+        address: String,
+    },
+    /// Lists the services that this device may reach. Answered by `Services`.
+    ListServices {
+        /// Which cluster; absent: all.
+        cluster: Option<ClusterAlias>,
+    },
     /// Describes this home. Answered by `Info`.
     Info {},
     /// Describes what runs now. Answered by `Status`.

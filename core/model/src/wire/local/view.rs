@@ -4,7 +4,7 @@
 use crate::code::ErrorCode;
 use crate::diagnostic::Diagnostic;
 use crate::id::Id52;
-use crate::name::{ClusterAlias, MachineName};
+use crate::name::{ClusterAlias, MachineName, ServiceName};
 use crate::wire::WireError;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,13 @@ pub enum ApiReply {
     Synced {
         /// A cluster each.
         clusters: Vec<SyncView>,
+    },
+    /// A service.
+    Service(ServiceView),
+    /// Services.
+    Services {
+        /// By address.
+        services: Vec<ServiceView>,
     },
     /// This home.
     Info(InfoView),
@@ -182,6 +189,31 @@ pub struct MachineView {
     /// Where its config stands; manager only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<MachineSyncView>,
+}
+
+/// A service of another machine, as this device knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// What to type: `ssh.web01.company`, `mysql.company`.
+    pub address: String,
+    /// The cluster, as this device calls it.
+    pub cluster: ClusterAlias,
+    /// The hosting machine's name, if it is known by one.
+    pub machine: Option<MachineName>,
+    /// The hosting machine.
+    pub id52: Id52,
+    /// The service's name.
+    pub service: ServiceName,
+    /// `tcp` or `http`, as far as this device knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+impl ServiceView {
+    /// An address that means the hosting machine whatever it is called: `<id52>.company`.
+    pub fn machine_by_id(&self) -> String {
+        format!("{}.{}", self.id52, self.cluster)
+    }
 }
 
 /// Where a machine's config stands, as its manager knows.
@@ -368,6 +400,38 @@ pub struct ConnectionView {
     /// When it was made.
     #[serde(default)]
     pub since: Option<Timestamp>,
+}
+
+/// What a copy came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CopyView {
+    /// Files and links that were written.
+    pub files: u64,
+    /// Files and links that were there already.
+    pub skipped: u64,
+    /// Bytes of files that went over the network.
+    pub bytes: u64,
+    /// Bytes that an earlier, unfinished copy had brought already.
+    pub resumed_bytes: u64,
+    /// What was deleted at the destination since the source does not have it.
+    pub deleted: u64,
+    /// How many things could not be copied or deleted.
+    pub failed: u64,
+    /// What they are; the first thousand.
+    pub warnings: Vec<CopyProblemView>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Something that could not be copied or deleted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CopyProblemView {
+    /// The stable code.
+    pub code: crate::code::ErrorCode,
+    /// What, with its machine before it if it is on another.
+    pub path: String,
+    /// Why.
+    pub message: String,
 }
 
 #[cfg(test)]

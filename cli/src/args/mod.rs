@@ -1,10 +1,21 @@
 //! The command line's grammar.
 
+mod comfort;
+mod run;
+mod session;
+mod ssh;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
+
+pub(crate) use self::comfort::{CompleteWordsArgs, CompletionsArgs, ManArgs, PingArgs, Shell};
+pub(crate) use self::run::RunArgs;
+use self::session::{SESSIONS_HELP, SHELL_HELP};
+pub(crate) use self::session::{SessionOptions, SessionsArgs, ShellArgs};
+pub(crate) use self::ssh::{RshArgs, SshConfigArgs, StdioArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -13,6 +24,8 @@ Examples:
   malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
+  malai web01.company                                open a shell there (-t: a program under a terminal)
+  malai cp -r site web01.company:/srv/               copy files and trees, either way
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's
 
 Options of malai stand before the address; everything after it belongs to the program.
@@ -23,10 +36,12 @@ For other subcommands: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, Parser)]
 #[command(name = "malai", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(subcommand_precedence_over_arg = false, disable_help_subcommand = true)]
-#[command(override_usage = "malai [OPTIONS] <ADDRESS> <PROGRAM>...\n       malai [OPTIONS] <COMMAND>")]
+#[command(override_usage = "malai [OPTIONS] <ADDRESS> [PROGRAM]...\n       malai [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -59,6 +74,26 @@ pub(crate) enum Command {
     /// Run a program on a machine (the same as `malai <address> <program> …`)
     #[command(after_help = "Example:\n  malai exec web01.company systemctl status nginx")]
     Exec(ExecArgs),
+    /// Run a program on many machines at once
+    Run(RunArgs),
+    /// Ask a machine whether it is there, and how far away
+    Ping(PingArgs),
+    /// Open a shell on a machine, or come back to one (the same as `malai <address>`)
+    #[command(after_help = SHELL_HELP)]
+    Shell(ShellArgs),
+    /// List or end your sessions on a machine
+    #[command(after_help = SESSIONS_HELP)]
+    Sessions(SessionsArgs),
+    /// Copy files and trees to, from or between machines
+    #[command(after_help = CP_HELP)]
+    Cp(CpArgs),
+    /// The other end of `malai cp`, on stdin and stdout
+    #[command(hide = true, name = "malai-cp")]
+    CopyEnd {
+        /// What to send or receive
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Take requests, hand out and receive configs, in the background
     #[command(visible_alias = "d", after_help = DAEMON_HELP)]
     Daemon(DaemonArgs),
@@ -80,6 +115,25 @@ pub(crate) enum Command {
     Info,
     /// Show what the daemon does now: where it listens, connections, running requests
     Status,
+    /// Find out what is wrong on this device, and what to do about it
+    #[command(after_help = comfort::DOCTOR_HELP)]
+    Doctor,
+    /// Print what makes a shell complete malai's commands and your machines' names
+    Completions(CompletionsArgs),
+    /// Print malai's manual page
+    Man(ManArgs),
+    /// What the shells' scripts ask
+    #[command(hide = true)]
+    CompleteWords(CompleteWordsArgs),
+    /// Connect stdin and stdout to a service, such as a machine's sshd
+    #[command(after_help = ssh::STDIO_HELP)]
+    Stdio(StdioArgs),
+    /// Print the Host blocks for ssh, so that it reaches machines through malai
+    #[command(after_help = ssh::CONFIG_HELP)]
+    SshConfig(SshConfigArgs),
+    /// Stand in for ssh where rsync, git, scp, sftp or ansible call it
+    #[command(after_help = ssh::RSH_HELP)]
+    Rsh(RshArgs),
     /// The old spelling of `malai cluster init`
     #[command(hide = true, alias = "create-cluster")]
     InitCluster {
@@ -103,6 +157,23 @@ pub(crate) enum Command {
     #[command(external_subcommand)]
     Address(Vec<String>),
 }
+
+const CP_HELP: &str = "\
+A place is a local path, or address:path; paths on machines are relative to the home of the user that commands run as. A \
+local path with a colon is written ./a:b.
+
+Trees need no option. Modes, times and symbolic links are kept; owners, hard links and set-user bits are not. Files that \
+are the same (size and time) are not sent again. A copy that was interrupted goes on where it stopped when it is run \
+again, and until a file is whole the old one stays. The right needed on each machine is that to a command `malai-cp`.
+
+Examples:
+  malai cp site.tar web01.company:/srv/             a file into a directory
+  malai cp src notes.txt web01.company:             several, into the home
+  malai cp web01.company:/var/log/nginx logs        a tree, the other way
+  malai cp db01.company:/backup web01.company:/b    from machine to machine, through this one
+  malai cp --delete site/. web01.company:/srv/site  make /srv/site equal to site
+
+Exit status: 0 all copied, 1 something could not be, 2 wrong usage, 255 malai itself failed or was refused.";
 
 const DAEMON_HELP: &str = "\
 Everything is loaded and validated before it goes to the background; if something is wrong, all of it is listed and \
@@ -186,6 +257,8 @@ pub(crate) struct JoinArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    pub(crate) session: SessionOptions,
     /// The machine, the program and its arguments
     #[arg(
         required = true,
@@ -194,6 +267,34 @@ pub(crate) struct ExecArgs {
         value_name = "ADDRESS PROGRAM"
     )]
     pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CpArgs {
+    /// What to copy, then where to
+    #[arg(required = true, num_args = 2.., value_name = "SOURCE")]
+    pub(crate) paths: Vec<std::ffi::OsString>,
+    /// Delete at the destination what the source does not have, in the tree that is copied
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Compare by content, not by size and time
+    #[arg(short, long)]
+    pub(crate) checksum: bool,
+    /// Copy what symbolic links lead to, not the links
+    #[arg(short = 'L', long)]
+    pub(crate) follow: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// What is done anyway
+    #[arg(short = 'r', short_alias = 'R', long = "recursive", hide = true)]
+    pub(crate) recursive: bool,
+    /// What is done anyway
+    #[arg(short = 'p', long = "preserve", hide = true)]
+    pub(crate) preserve: bool,
+    /// What is done anyway
+    #[arg(short = 'a', long = "archive", hide = true)]
+    pub(crate) archive: bool,
 }
 
 #[derive(Debug, ClapArgs)]

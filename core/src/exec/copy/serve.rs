@@ -1,0 +1,98 @@
+//! The end on the machine that was asked: a program on two pipes.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Compare, CopyError, Extraneous, Links, SinkRequest, SourceRequest, run_sink, run_source};
+
+/// What the program is called: the word that rules know it by.
+pub const PROGRAM: &str = "malai-cp";
+
+/// What the program's words ask for. What it may touch stands in these words and nowhere else.
+#[derive(Debug, Clone)]
+pub enum ServeRequest {
+    /// `get [--follow] PATH…`: read and send.
+    Get(SourceRequest),
+    /// `put [--delete] [--checksum] PATH`: receive and write.
+    Put(SinkRequest),
+}
+
+impl ServeRequest {
+    /// Reads the words after the program's name. A path that begins with `-` is written `./-…`.
+    ///
+    /// # Errors
+    /// When they are none of the two forms.
+    pub fn parse(words: &[OsString]) -> Result<Self, CopyError> {
+        let (options, paths): (Vec<_>, Vec<_>) =
+            words.iter().skip(1).partition(|word| word.as_bytes().starts_with(b"-"));
+        let has = |option: &str| options.iter().any(|word| *word == option);
+        let only = |known: &[&str]| options.iter().all(|word| known.iter().any(|option| *word == option));
+        let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
+        match words.first().and_then(|word| word.to_str()) {
+            Some("get") if !paths.is_empty() && only(&["--follow"]) => {
+                let links = if has("--follow") { Links::Follow } else { Links::Keep };
+                Ok(Self::Get(SourceRequest { roots: paths, links }))
+            }
+            Some("put") if only(&["--delete", "--checksum"]) => match <[PathBuf; 1]>::try_from(paths) {
+                Ok([destination]) => Ok(Self::Put(SinkRequest {
+                    destination,
+                    extraneous: if has("--delete") { Extraneous::Delete } else { Extraneous::Keep },
+                    compare: if has("--checksum") { Compare::Content } else { Compare::Times },
+                })),
+                Err(_) => Err(usage()),
+            },
+            _ => Err(usage()),
+        }
+    }
+
+    /// Returns the program's words for it, its name included.
+    ///
+    /// # Errors
+    /// When a path is no UTF-8: the words of a command are texts.
+    pub fn to_words(&self) -> Result<Vec<String>, CopyError> {
+        let (mut words, paths) = match self {
+            Self::Get(request) => {
+                let mut words = vec![PROGRAM, "get"];
+                words.extend((request.links == Links::Follow).then_some("--follow"));
+                (words, request.roots.as_slice())
+            }
+            Self::Put(request) => {
+                let mut words = vec![PROGRAM, "put"];
+                words.extend((request.extraneous == Extraneous::Delete).then_some("--delete"));
+                words.extend((request.compare == Compare::Content).then_some("--checksum"));
+                (words, std::slice::from_ref(&request.destination))
+            }
+        };
+        let texts = paths.iter().map(|path| path.to_str()).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            CopyError::Usage { message: "a remote path that is no UTF-8".to_owned(), hint: None }
+        })?;
+        words.extend(texts);
+        Ok(words.into_iter().map(str::to_owned).collect())
+    }
+}
+
+fn usage() -> CopyError {
+    CopyError::Usage {
+        message: format!("{PROGRAM}: expected `get [--follow] PATH…` or `put [--delete] [--checksum] PATH`"),
+        hint: Some("it is run by `malai cp`".to_owned()),
+    }
+}
+
+/// Serves one copy on two pipes to its end. Returns whether everything was copied.
+///
+/// # Errors
+/// When the words are wrong or the copy as a whole failed; the other end has been told if it could be.
+pub fn serve_copy(
+    words: &[OsString],
+    input: impl Read + Send + 'static,
+    output: impl Write,
+) -> Result<bool, CopyError> {
+    let (totals, problems) = match ServeRequest::parse(words)? {
+        ServeRequest::Get(request) => run_source(input, output, request, Arc::new(()))?,
+        ServeRequest::Put(request) => run_sink(input, output, request, Arc::new(()))?,
+    };
+    Ok(totals.problems + problems == 0)
+}

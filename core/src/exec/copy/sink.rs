@@ -1,0 +1,654 @@
+//! The end that writes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use malai_model::code::ErrorCode;
+use malai_model::wire::copy::{
+    Basis, CHUNK, CopyRole, DIGEST, FileEnd, FileMeta, Frame, MAX_DEPTH, MAX_DIGESTS, MAX_OPEN_DIRS,
+    MAX_UNANSWERED, Mtime, SinkTotals,
+};
+
+use super::at::{self, Kind, Stat};
+use super::channel::{FrameReader, FrameWriter, peer};
+use super::delete::delete_others;
+use super::observe::Tally;
+use super::part::{Part, is_part_name, part_name};
+use super::receive::{Queue, Receiving, Refused, Wanted};
+use super::source::{problem_of, read_full};
+use super::{CopyError, CopyObserver, CopyProblem, Links};
+
+/// How many unfinished copies may be offered at once: each holds a file open.
+const OFFERED: usize = 16;
+
+/// What becomes of what the destination has and the source has not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extraneous {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted, in directories that are copied.
+    Delete,
+}
+
+/// When a file that is there is taken to be the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compare {
+    /// If its size and time are.
+    #[default]
+    Times,
+    /// If its bytes are.
+    Content,
+}
+
+/// Where and how a sink writes.
+#[derive(Debug, Clone)]
+pub struct SinkRequest {
+    /// An existing directory is written into; one with a slash at the end is made if it is not there. Anything else is
+    /// what the one root of the source will be called.
+    pub destination: PathBuf,
+    /// What becomes of what the source does not have.
+    pub extraneous: Extraneous,
+    /// When a file needs not be copied.
+    pub compare: Compare,
+}
+
+/// An open directory of the destination. When the last that needs it lets go, it gets its mode and time.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) fd: OwnedFd,
+    path: PathBuf,
+    parent: Option<Rc<Folder>>,
+    /// What it gets at the end; absent for a directory that was only written into.
+    meta: Option<(u16, Mtime)>,
+    /// What the source has in it; present if the rest is to be deleted.
+    names: Option<RefCell<HashSet<Vec<u8>>>>,
+    /// Whether the source has told all that it has.
+    told_all: Cell<bool>,
+    open: Rc<Cell<usize>>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+impl Folder {
+    fn note(&self, name: &OsStr) {
+        if let Some(names) = &self.names {
+            names.borrow_mut().insert(name.as_bytes().to_vec());
+        }
+    }
+}
+
+/// Where the roots of the source go.
+#[derive(Debug)]
+enum Top {
+    Into(Rc<Folder>),
+    As { parent: Rc<Folder>, name: OsString, used: bool },
+}
+
+#[derive(Debug)]
+enum Level {
+    In(Rc<Folder>),
+    /// It could not be made or entered: what comes for it is not wanted.
+    Nowhere,
+}
+
+struct Sink<R, W: Write> {
+    input: FrameReader<R>,
+    output: FrameWriter<W>,
+    request: SinkRequest,
+    open: Rc<Cell<usize>>,
+    /// Absent once all is done.
+    top: Option<Top>,
+    levels: Vec<Level>,
+    next_id: u64,
+    wanted: Queue,
+    receiving: Option<Receiving>,
+    totals: SinkTotals,
+    tally: Tally,
+}
+
+/// Writes what the source at the other end sends. Returns what it did, and how many problems the source had.
+///
+/// # Errors
+/// When the destination cannot be used, or the other end goes away, gives up or breaks the protocol.
+pub fn run_sink(
+    input: impl Read,
+    output: impl Write,
+    request: SinkRequest,
+    observer: Arc<dyn CopyObserver>,
+) -> Result<(SinkTotals, u64), CopyError> {
+    let (mut input, mut output) = (FrameReader::new(input), FrameWriter::new(output));
+    let open = Rc::new(Cell::new(0));
+    let top = match Top::find(&request, &open) {
+        Ok(top) => top,
+        Err(source) => {
+            let error = CopyError::Destination { path: request.destination, source };
+            last_words(&mut output, &error);
+            return Err(error);
+        }
+    };
+    output.greet(CopyRole::Sink)?;
+    input.greet(CopyRole::Source)?;
+    let mut sink = Sink {
+        input,
+        output,
+        request,
+        open,
+        top: Some(top),
+        levels: Vec::new(),
+        next_id: 0,
+        wanted: Queue::default(),
+        receiving: None,
+        totals: SinkTotals::default(),
+        tally: Tally::new(observer),
+    };
+    let outcome = sink.take_all();
+    if let Err(error) = &outcome {
+        last_words(&mut sink.output, error);
+    }
+    outcome.map(|problems| (sink.totals, problems))
+}
+
+/// Tells the other end why this one gives up, if that is not the other end's own doing.
+pub(super) fn last_words(output: &mut FrameWriter<impl Write>, error: &CopyError) {
+    if matches!(error, CopyError::Broken(_) | CopyError::Peer { .. }) {
+        return;
+    }
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let message = format!("{error}{cause}");
+    // If it cannot be told any more, it notices the end.
+    _ = output.send(&Frame::Fatal { code: error.code().as_str(), message: &message });
+    _ = output.flush();
+}
+
+impl Top {
+    fn find(request: &SinkRequest, open: &Rc<Cell<usize>>) -> io::Result<Self> {
+        let path = &request.destination;
+        let delete = request.extraneous == Extraneous::Delete;
+        let into = |fd| Self::Into(folder(fd, path.clone(), None, None, delete, open));
+        let slash = path.as_os_str().as_bytes().ends_with(b"/");
+        match at::open_dir_path(path) {
+            Ok(fd) => return Ok(into(fd)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && slash => {
+                std::fs::create_dir(path)?;
+                return Ok(into(at::open_dir_path(path)?));
+            }
+            // Something that is no directory may be replaced, unless a directory was asked for.
+            Err(error) if slash => return Err(error),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+                    || error.raw_os_error() == Some(nix::libc::ELOOP) => {}
+            Err(error) => return Err(error),
+        }
+        let name = super::walk::root_name(path).ok_or(io::ErrorKind::NotFound)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let shown = path.parent().unwrap_or(Path::new("")).to_owned();
+        let parent = folder(at::open_dir_path(parent)?, shown, None, None, false, open);
+        Ok(Self::As { parent, name, used: false })
+    }
+}
+
+fn folder(
+    fd: OwnedFd,
+    path: PathBuf,
+    parent: Option<Rc<Folder>>,
+    meta: Option<(u16, Mtime)>,
+    delete: bool,
+    open: &Rc<Cell<usize>>,
+) -> Rc<Folder> {
+    open.set(open.get() + 1);
+    let names = delete.then(RefCell::default);
+    Rc::new(Folder { fd, path, parent, meta, names, told_all: Cell::new(false), open: open.clone() })
+}
+
+impl<R: Read, W: Write> Sink<R, W> {
+    fn take_all(&mut self) -> Result<u64, CopyError> {
+        loop {
+            if self.input.is_empty() {
+                self.output.flush()?;
+            }
+            match self.input.next()? {
+                Frame::File { name, meta } => {
+                    let name = OsStr::from_bytes(name).to_owned();
+                    self.file(name, meta)?;
+                }
+                Frame::Dir { name, mode, mtime } => {
+                    let name = OsStr::from_bytes(name).to_owned();
+                    self.dir(name, mode, mtime)?;
+                }
+                Frame::Leave { complete } => self.leave(complete)?,
+                Frame::Link { name, target, mtime } => {
+                    let (name, target) =
+                        (OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(target).to_owned());
+                    self.link(name, &target, mtime)?;
+                }
+                Frame::Passed { name } => {
+                    let name = OsStr::from_bytes(name).to_owned();
+                    if let Some(Level::In(folder)) = self.levels.last() {
+                        folder.note(&name);
+                    }
+                }
+                Frame::Begin { id, offset, meta } => self.begin(id, offset, meta)?,
+                Frame::Data { digest, bytes } => {
+                    let Some(receiving) = &mut self.receiving else {
+                        return Err(CopyError::OutOfTurn("bytes of no file"));
+                    };
+                    let count = bytes.len() as u64;
+                    let taken = receiving.take(bytes, digest);
+                    self.taken(count, taken)?;
+                }
+                Frame::End { end } => self.end(end)?,
+                Frame::Same { id } => self.same(id)?,
+                Frame::Problem { code, path, message } => {
+                    self.tally.problem(&problem_of(CopyRole::Source, code, path, message));
+                }
+                Frame::Fatal { code, message } => return Err(peer(code, message)),
+                Frame::Done { problems } => {
+                    self.done()?;
+                    return Ok(problems);
+                }
+                _ => return Err(CopyError::OutOfTurn("a source says no such thing")),
+            }
+        }
+    }
+
+    /// Finds where something of that name goes; `None`: nowhere.
+    fn place(&mut self, name: OsString) -> Result<Option<(Rc<Folder>, OsString)>, CopyError> {
+        let (folder, name) = match (self.levels.last(), &mut self.top) {
+            (Some(Level::In(folder)), _) => (folder.clone(), name),
+            (None, Some(Top::Into(folder))) => (folder.clone(), name),
+            (Some(Level::Nowhere), _) => return Ok(None),
+            (None, Some(Top::As { parent, name, used: used @ false })) => {
+                *used = true;
+                (parent.clone(), name.clone())
+            }
+            (None, _) => return Err(CopyError::OutOfTurn("it has more than the one root that has a name")),
+        };
+        folder.note(&name);
+        if is_part_name(&name) {
+            self.problem(
+                &folder.path.join(&name),
+                ErrorCode::CopyOutside,
+                "the name of an unfinished copy".into(),
+            )?;
+            return Ok(None);
+        }
+        Ok(Some((folder, name)))
+    }
+
+    fn file(&mut self, name: OsString, meta: FileMeta) -> Result<(), CopyError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.tally.progress.named_files += 1;
+        self.tally.progress.named_bytes += meta.size;
+        if self.wanted.files.len() > MAX_UNANSWERED {
+            return Err(CopyError::OutOfTurn("it names files and sends none"));
+        }
+        let Some((folder, name)) = self.place(name)? else { return self.have(id, &meta) };
+        let there = match at::find_at(&folder.fd, &name) {
+            Ok(there) => there,
+            Err(error) => {
+                self.failed(&folder, &name, &error)?;
+                return self.have(id, &meta);
+            }
+        };
+        let mut wanted = Wanted { id, folder, name, size: meta.size, offered: None, compared: false, meta };
+        let basis = match there {
+            Some(Stat { kind: Kind::Dir, .. }) => {
+                let why = "a directory is here, and a file comes".to_owned();
+                self.problem(&wanted.folder.path.join(&wanted.name), ErrorCode::CopyStorage, why)?;
+                return self.have(id, &meta);
+            }
+            Some(there) if there.kind == Kind::File && there.size == meta.size => {
+                if self.request.compare == Compare::Content {
+                    self.compare(&wanted)?
+                } else if there.mtime == meta.mtime {
+                    self.mend(&wanted.folder, &wanted.name, &there, &meta)?;
+                    self.totals.skipped += 1;
+                    return self.have(id, &meta);
+                } else {
+                    self.offer(&mut wanted)?
+                }
+            }
+            _ => self.offer(&mut wanted)?,
+        };
+        wanted.compared = matches!(basis, Basis::Whole(_));
+        self.wanted.files.push_back(wanted);
+        self.output.send(&Frame::Want { id, basis })
+    }
+
+    fn have(&mut self, id: u64, meta: &FileMeta) -> Result<(), CopyError> {
+        self.tally.progress.done_files += 1;
+        self.tally.progress.done_bytes += meta.size;
+        self.tally.tell(|| None);
+        self.output.send(&Frame::Have { id })
+    }
+
+    /// Sends digests of an unfinished copy, if there is one that is worth it.
+    fn offer(&mut self, wanted: &mut Wanted) -> Result<Basis, CopyError> {
+        if wanted.size < CHUNK || self.wanted.offering >= OFFERED {
+            return Ok(Basis::None);
+        }
+        let found = Part::find(&wanted.folder.fd, &wanted.name).and_then(|part| {
+            let Some(mut part) = part else { return Ok(None) };
+            let length = part.length()?.min(wanted.size) / CHUNK * CHUNK;
+            part.reader()?;
+            Ok(Some((part, length)))
+        });
+        // If it cannot be used, that shows when it is begun.
+        let Ok(Some((mut part, length))) = found else { return Ok(Basis::None) };
+        let Ok(reader) = part.reader() else { return Ok(Basis::None) };
+        if length == 0 || !self.send_digests(wanted.id, reader, length)? {
+            return Ok(Basis::None);
+        }
+        wanted.offered = Some((part, length));
+        self.wanted.offering += 1;
+        Ok(Basis::Part(length))
+    }
+
+    /// Sends digests of the file that is there.
+    fn compare(&mut self, wanted: &Wanted) -> Result<Basis, CopyError> {
+        let opened = at::open_read_at(&wanted.folder.fd, &wanted.name, Links::Keep);
+        let Ok(mut file) = opened else { return Ok(Basis::None) };
+        Ok(match self.send_digests(wanted.id, &mut file, wanted.size)? {
+            true => Basis::Whole(wanted.size),
+            false => Basis::None,
+        })
+    }
+
+    /// Returns whether all of them could be made.
+    fn send_digests(&mut self, id: u64, file: &mut impl Read, length: u64) -> Result<bool, CopyError> {
+        let mut chunk = vec![0; usize::try_from(CHUNK).unwrap_or(usize::MAX)];
+        let mut digests = Vec::with_capacity(MAX_DIGESTS * DIGEST);
+        let mut left = length;
+        while left > 0 {
+            let want = usize::try_from(left.min(CHUNK)).unwrap_or(usize::MAX);
+            if !read_full(file, &mut chunk[..want]).is_ok_and(|count| count == want) {
+                return Ok(false);
+            }
+            digests.extend_from_slice(blake3::hash(&chunk[..want]).as_bytes());
+            left -= want as u64;
+            if left == 0 || digests.len() == MAX_DIGESTS * DIGEST {
+                self.output.send(&Frame::Basis { id, digests: &digests })?;
+                self.output.flush()?;
+                digests.clear();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives a file whose bytes are right the mode and time that it should have.
+    fn mend(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        there: &Stat,
+        meta: &FileMeta,
+    ) -> Result<(), CopyError> {
+        if there.mode & 0o777 == meta.mode && there.mtime == meta.mtime {
+            return Ok(());
+        }
+        let mended = at::open_read_at(&folder.fd, name, Links::Keep).and_then(|file| {
+            // By the descriptor: by its name it could be another by now.
+            if at::stat_of(&file)?.id != there.id {
+                return Ok(());
+            }
+            at::set_mtime(&file, meta.mtime)?;
+            at::set_mode(&file, meta.mode)
+        });
+        match mended {
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(folder, name, &error),
+        }
+    }
+
+    fn next_wanted(&mut self, id: u64) -> Result<Wanted, CopyError> {
+        if self.receiving.is_some() {
+            return Err(CopyError::OutOfTurn("a file begins within another"));
+        }
+        match self.wanted.files.pop_front() {
+            Some(wanted) if wanted.id == id => {
+                self.wanted.offering -= usize::from(wanted.offered.is_some());
+                Ok(wanted)
+            }
+            _ => Err(CopyError::OutOfTurn("a file that is not the next one wanted")),
+        }
+    }
+
+    fn begin(&mut self, id: u64, offset: u64, meta: FileMeta) -> Result<(), CopyError> {
+        let wanted = self.next_wanted(id)?;
+        let offered = wanted.offered.as_ref().map_or(0, |(_, length)| *length);
+        if offset > offered || offset % CHUNK != 0 {
+            return Err(CopyError::OutOfTurn("a file that goes on where nothing was offered"));
+        }
+        self.totals.resumed += offset;
+        self.tally.progress.done_bytes += offset;
+        let (receiving, begun) = Receiving::begin(wanted, meta, offset);
+        if let Err(error) = begun {
+            self.failed(&receiving.folder.clone(), &receiving.name.clone(), &error)?;
+        }
+        self.receiving = Some(receiving);
+        Ok(())
+    }
+
+    fn taken(&mut self, count: u64, taken: Result<(), Refused>) -> Result<(), CopyError> {
+        self.totals.bytes += count;
+        self.tally.progress.moved_bytes += count;
+        self.tally.progress.done_bytes += count;
+        let Some(receiving) = &self.receiving else { return Ok(()) };
+        let (folder, name) = (&receiving.folder, &receiving.name);
+        match taken {
+            Ok(()) => {
+                self.tally.tell(|| Some(folder.path.join(name).to_string_lossy().into_owned()));
+                Ok(())
+            }
+            Err(Refused::TooMany) => Err(CopyError::OutOfTurn("more bytes than the file has")),
+            Err(Refused::Digest) => {
+                let path = folder.path.join(name);
+                self.problem(&path, ErrorCode::CopyMismatch, "what arrived is not what was sent".to_owned())
+            }
+            Err(Refused::Storage(error)) => {
+                let path = folder.path.join(name);
+                self.problem(&path, ErrorCode::CopyStorage, error.to_string())
+            }
+        }
+    }
+
+    fn end(&mut self, end: FileEnd) -> Result<(), CopyError> {
+        let Some(mut receiving) = self.receiving.take() else {
+            return Err(CopyError::OutOfTurn("the end of no file"));
+        };
+        self.tally.progress.done_files += 1;
+        match end {
+            FileEnd::Whole if receiving.at != receiving.meta.size => {
+                return Err(CopyError::OutOfTurn("a whole file that lacks bytes"));
+            }
+            FileEnd::Whole if !receiving.failed => {
+                let (folder, name, done) = receiving.finish();
+                match done {
+                    Ok(()) => self.totals.files += 1,
+                    Err(error) => self.failed(&folder, &name, &error)?,
+                }
+                self.release(folder)?;
+            }
+            // Why it is not here has been said, there or here.
+            FileEnd::Whole => self.release(receiving.folder)?,
+            FileEnd::Changed | FileEnd::Failed => {
+                self.tally.progress.done_bytes += receiving.named.saturating_sub(receiving.at);
+                receiving.fail();
+                self.release(receiving.folder)?;
+            }
+        }
+        self.tally.tell(|| None);
+        Ok(())
+    }
+
+    fn same(&mut self, id: u64) -> Result<(), CopyError> {
+        let wanted = self.next_wanted(id)?;
+        if !wanted.compared {
+            return Err(CopyError::OutOfTurn("the same as a file that was not compared"));
+        }
+        let Wanted { folder, name, meta, .. } = wanted;
+        match at::find_at(&folder.fd, &name) {
+            Ok(Some(there)) => self.mend(&folder, &name, &there, &meta)?,
+            Ok(None) => {}
+            Err(error) => self.failed(&folder, &name, &error)?,
+        }
+        self.totals.skipped += 1;
+        self.tally.progress.done_files += 1;
+        self.tally.progress.done_bytes += meta.size;
+        self.release(folder)
+    }
+
+    fn dir(&mut self, name: OsString, mode: u16, mtime: Mtime) -> Result<(), CopyError> {
+        if self.levels.len() >= MAX_DEPTH || self.open.get() > MAX_DEPTH + MAX_OPEN_DIRS + 4 {
+            return Err(CopyError::OutOfTurn("more directories at once than there may be"));
+        }
+        if name.is_empty() {
+            match (self.levels.is_empty(), &self.top) {
+                (false, _) => return Err(CopyError::OutOfTurn("a directory without a name")),
+                (true, Some(Top::Into(folder))) => {
+                    self.levels.push(Level::In(folder.clone()));
+                    return Ok(());
+                }
+                (true, _) => {}
+            }
+        }
+        let Some((parent, name)) = self.place(name)? else {
+            self.levels.push(Level::Nowhere);
+            return Ok(());
+        };
+        let path = parent.path.join(&name);
+        match enter(&parent.fd, &name) {
+            Ok(fd) => {
+                let delete = self.request.extraneous == Extraneous::Delete;
+                let entered = folder(fd, path, Some(parent), Some((mode, mtime)), delete, &self.open);
+                self.levels.push(Level::In(entered));
+            }
+            Err(error) => {
+                self.levels.push(Level::Nowhere);
+                self.problem(&path, ErrorCode::CopyStorage, error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, complete: bool) -> Result<(), CopyError> {
+        match self.levels.pop() {
+            Some(Level::In(folder)) => {
+                folder.told_all.set(complete);
+                self.release(folder)
+            }
+            Some(Level::Nowhere) => Ok(()),
+            None => Err(CopyError::OutOfTurn("the end of no directory")),
+        }
+    }
+
+    fn link(&mut self, name: OsString, target: &OsStr, mtime: Mtime) -> Result<(), CopyError> {
+        let Some((folder, name)) = self.place(name)? else { return Ok(()) };
+        let (fd, made) = (&folder.fd, at::find_at(&folder.fd, &name));
+        let made = made.and_then(|there| match there {
+            None => at::make_link_at(fd, &name, target).map(|()| true),
+            Some(there) if there.kind == Kind::Dir => {
+                Err(io::Error::other("a directory is here, and a link comes"))
+            }
+            Some(there) if there.kind == Kind::Link && at::read_link_at(fd, &name)? == target => {
+                Ok(there.mtime != mtime)
+            }
+            Some(_) => {
+                let part = part_name(&name);
+                if at::find_at(fd, &part)?.is_some() {
+                    at::unlink_at(fd, &part)?;
+                }
+                at::make_link_at(fd, &part, target)?;
+                at::rename_at(fd, &part, &name).map(|()| true)
+            }
+        });
+        let dated = made.and_then(|made| {
+            if made {
+                at::set_link_mtime(fd, &name, mtime)?;
+            }
+            Ok(made)
+        });
+        match dated {
+            Ok(true) => self.totals.files += 1,
+            Ok(false) => self.totals.skipped += 1,
+            Err(error) => self.failed(&folder, &name, &error)?,
+        }
+        self.release(folder)
+    }
+
+    /// Lets a directory go; if nobody else needs it, it is complete: the rest is deleted, and it gets its mode and time.
+    fn release(&mut self, folder: Rc<Folder>) -> Result<(), CopyError> {
+        let mut next = Some(folder);
+        while let Some(mut folder) = next.take().and_then(Rc::into_inner) {
+            if let Some(names) = folder.names.take()
+                && folder.told_all.get()
+            {
+                let deleted = delete_others(&folder.fd, &folder.path, &names.into_inner());
+                self.totals.deleted += deleted.count;
+                for (path, error) in deleted.failed {
+                    self.problem(&path, ErrorCode::CopyStorage, error.to_string())?;
+                }
+            }
+            if let Some((mode, mtime)) = folder.meta {
+                let dressed = at::set_mtime(&folder.fd, mtime).and_then(|()| at::set_mode(&folder.fd, mode));
+                if let Err(error) = dressed {
+                    self.problem(&folder.path, ErrorCode::CopyStorage, error.to_string())?;
+                }
+            }
+            next = folder.parent.take();
+        }
+        Ok(())
+    }
+
+    fn done(&mut self) -> Result<(), CopyError> {
+        if !self.levels.is_empty() || !self.wanted.files.is_empty() || self.receiving.is_some() {
+            return Err(CopyError::OutOfTurn("an end before the end"));
+        }
+        if let Some(Top::Into(folder) | Top::As { parent: folder, .. }) = self.top.take() {
+            self.release(folder)?;
+        }
+        self.tally.tell_now();
+        self.output.send(&Frame::Finished(self.totals))?;
+        self.output.flush()
+    }
+
+    fn failed(&mut self, folder: &Folder, name: &OsStr, error: &io::Error) -> Result<(), CopyError> {
+        self.problem(&folder.path.join(name), ErrorCode::CopyStorage, error.to_string())
+    }
+
+    fn problem(&mut self, path: &Path, code: ErrorCode, message: String) -> Result<(), CopyError> {
+        self.totals.problems += 1;
+        let bytes = path.as_os_str().as_bytes();
+        self.output.send(&Frame::Problem { code: code.as_str(), path: bytes, message: &message })?;
+        let path = path.to_string_lossy().into_owned();
+        self.tally.problem(&CopyProblem { side: CopyRole::Sink, code, path, message });
+        Ok(())
+    }
+}
+
+/// Opens a directory that is there, or makes it. A link of that name is replaced: nothing is written through it.
+fn enter(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let opened = at::open_dir_at(parent, name, Links::Keep);
+    match at::find_at(parent, name)? {
+        _ if opened.is_ok() => return opened,
+        None => {}
+        Some(there) if there.kind == Kind::Link => at::unlink_at(parent, name)?,
+        Some(there) if there.kind == Kind::Dir => return opened,
+        Some(_) => return Err(io::Error::other("a file is here, and a directory comes")),
+    }
+    at::make_dir_at(parent, name)?;
+    at::open_dir_at(parent, name, Links::Keep)
+}

@@ -1,0 +1,235 @@
+//! Services: finding those of others, and connecting callers to those of this device.
+
+use std::sync::Arc;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
+
+use malai_model::address::{
+    AddressProblem, ClusterRef, KnownCluster, MachineSelector, resolve_machine, resolve_service,
+};
+use malai_model::code::ErrorCode;
+use malai_model::id::Id52;
+use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::wire::WireError;
+use malai_model::wire::local::{OpenRequest, ServiceView};
+
+use super::serve::{ServeProblem, refuse};
+use super::work::Ticket;
+use super::{Member, Mode, Node, NodeError};
+#[cfg(all(feature = "host", unix))]
+use crate::cluster::{self, RunDenied};
+use crate::cluster::{ClusterError, LoadedCluster};
+use crate::home::Role;
+use crate::p2p::Stream;
+#[cfg(all(feature = "host", unix))]
+use crate::p2p::stream_code;
+use crate::service::{ServiceConnection, ServiceError};
+#[cfg(all(feature = "host", unix))]
+use crate::service::{ServiceOutcome, serve_service};
+
+/// The service that a machine's own address means where a service is asked for.
+const DEFAULT_SERVICE: &str = "ssh";
+
+/// What an address asks for.
+struct Wanted {
+    cluster: ClusterAlias,
+    /// A service within a machine; absent: the name is the service's own.
+    machine: Option<MachineSelector>,
+    service: Option<ServiceName>,
+}
+
+impl Node {
+    /// Finds the service that an address means: `ssh.web01.company`, `mysql.company`, or a machine's own address, which
+    /// means its service `ssh`. A service with a cluster-wide name goes before a machine of that name.
+    pub(crate) async fn find_service(&self, address: &str) -> Result<ServiceView, NodeError> {
+        let device = self.device();
+        // An alias may have a program's words behind the address; a service has no use for them.
+        let address = device.aliases.get(address).and_then(<[String]>::first).map_or(address, String::as_str);
+        let wanted = parse(address, &self.known_clusters()?)?;
+        let member = self.member(&wanted.cluster)?;
+        let error = match wanted.find(&member.loaded()) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        // It may have been added meanwhile: the manager is asked once.
+        if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager {
+            match self.sync(&member).await {
+                Ok(true) => return Ok(wanted.find(&member.loaded())?),
+                Ok(false) => {}
+                Err(unasked) => tracing::debug!(error = %unasked, "the manager could not be asked"),
+            }
+        }
+        Err(error.into())
+    }
+
+    /// The services that this device may reach, of one cluster or of all.
+    pub(crate) fn services(&self, cluster: Option<&ClusterAlias>) -> Result<Vec<ServiceView>, NodeError> {
+        let members = match cluster {
+            Some(alias) => vec![self.member(alias)?],
+            None => self.all_members()?,
+        };
+        Ok(members.iter().flat_map(|member| member.loaded().services()).collect())
+    }
+
+    /// Finds a service and connects to it.
+    ///
+    /// # Errors
+    /// When the address means no service that this device may reach, its machine cannot be reached, or it refuses.
+    pub async fn connect_service(&self, address: &str) -> Result<ServiceConnection, NodeError> {
+        let service = self.find_service(address).await?;
+        let words = vec![service.machine_by_id()];
+        let machine = self.find(&OpenRequest { words, ..OpenRequest::default() }).await?;
+        let (stream, _) = self.open(&machine).await?;
+        ServiceConnection::start(stream, service.service).await.map_err(|error| match error {
+            ServiceError::Network(source) => ClusterError::Reach { machine: service.address, source }.into(),
+            other => other.into(),
+        })
+    }
+
+    /// Connects a peer to a service of this device.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) async fn serve_connect(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        stream: Stream,
+        service: ServiceName,
+        ticket: Ticket,
+    ) -> Result<(), ServeProblem> {
+        if !member.is_accepting()
+            || cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer)
+        {
+            // What a manager may have beyond the limits, and while this device stops, is for its configs.
+            stream.sender.reset(stream_code::BUSY);
+            return Ok(());
+        }
+        let node = self.clone();
+        // What the rules give now; another host or port is a right taken away, too.
+        let granted = Arc::new(OnceLock::new());
+        let (first, name) = (Arc::clone(&granted), service.clone());
+        ticket.allow_while(Box::new(move |loaded| {
+            match (loaded.authorize_reach(&peer, &name, &node.ceilings()), first.get()) {
+                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
+                (decision, None) => decision.is_ok(),
+                (Err(_), _) => false,
+            }
+        }));
+        let loaded = member.loaded();
+        let alias = member.alias();
+        let authorized = match loaded.authorize_reach(&peer, &service, &self.ceilings()) {
+            Ok(authorized) => authorized,
+            Err(denied) => {
+                tracing::warn!(cluster = %alias, %peer, %service, reason = %denied, "denied a service");
+                refuse(stream, denied_to_caller(&service, &denied, loaded.own_name.as_ref())).await;
+                return Ok(());
+            }
+        };
+        granted.get_or_init(|| authorized.effect().clone());
+        if !Arc::ptr_eq(&loaded, &member.loaded()) {
+            // The rules changed before it was known what they granted, so nobody could compare.
+            self.inner.work.authorise_again(&member.loaded());
+        }
+        tracing::info!(cluster = %alias, %peer, %service, "a service is connected");
+        match serve_service(&authorized, stream, ticket.revoked.clone()).await {
+            Ok(ServiceOutcome::Closed) => {
+                tracing::info!(cluster = %alias, %peer, %service, "a service's connection ended");
+            }
+            Ok(ServiceOutcome::CallerLost) => {
+                tracing::info!(cluster = %alias, %peer, %service, "a service was hung up: its caller is gone");
+            }
+            Ok(ServiceOutcome::Revoked) => {
+                tracing::warn!(cluster = %alias, %peer, %service, "a service was cut off: its right was taken away");
+            }
+            Err(error) => {
+                tracing::info!(cluster = %alias, %peer, %service, %error, "a service could not be connected");
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(all(feature = "host", unix)))]
+    pub(super) async fn serve_connect(
+        &self,
+        _member: &Arc<Member>,
+        _peer: Id52,
+        stream: Stream,
+        _service: ServiceName,
+        _ticket: Ticket,
+    ) -> Result<(), ServeProblem> {
+        let told = WireError {
+            code: ErrorCode::CommandUnsupported,
+            message: "connect to a service here: this device does not host any".to_owned(),
+            hint: None,
+        };
+        refuse(stream, told).await;
+        Ok(())
+    }
+}
+
+fn parse(address: &str, known: &[KnownCluster]) -> Result<Wanted, ClusterError> {
+    match resolve_service(address, known) {
+        Ok(target) => Ok(Wanted {
+            cluster: target.cluster,
+            machine: target.machine.map(MachineSelector::Name),
+            service: Some(target.service),
+        }),
+        // An id52 is no service's name, but may be a machine's.
+        Err(problem @ AddressProblem::Shape { .. }) => match resolve_machine(address, known) {
+            Ok(target) => match target.cluster {
+                ClusterRef::Known(cluster) => {
+                    Ok(Wanted { cluster, machine: Some(target.machine), service: None })
+                }
+                ClusterRef::Foreign(_) => Err(ClusterError::ForeignCluster(address.to_owned())),
+            },
+            Err(_) => Err(problem.into()),
+        },
+        Err(problem) => Err(problem.into()),
+    }
+}
+
+impl Wanted {
+    fn find(&self, loaded: &LoadedCluster) -> Result<ServiceView, ClusterError> {
+        let default =
+            || DEFAULT_SERVICE.parse::<ServiceName>().map_err(|_| ClusterError::OutOfTurn("a name"));
+        match (&self.machine, &self.service) {
+            (Some(machine), Some(service)) => loaded.service_of(machine, service),
+            (Some(machine), None) => loaded.service_of(machine, &default()?),
+            (None, Some(service)) => {
+                if let Some(found) = loaded.service_in_cluster(service) {
+                    return Ok(found);
+                }
+                let machine = service.as_str().parse::<MachineName>().map(MachineSelector::Name);
+                match machine {
+                    Ok(machine) => loaded.service_of(&machine, &default()?),
+                    Err(_) => Err(self.unknown(loaded, service)),
+                }
+                .map_err(|error| match error {
+                    ClusterError::UnknownMachine { .. } => self.unknown(loaded, service),
+                    other => other,
+                })
+            }
+            (None, None) => Err(ClusterError::OutOfTurn("an address without a name")),
+        }
+    }
+
+    fn unknown(&self, loaded: &LoadedCluster, service: &ServiceName) -> ClusterError {
+        let known: Vec<String> = loaded.services().into_iter().map(|service| service.address).collect();
+        ClusterError::UnknownService { cluster: self.cluster.clone(), service: service.to_string(), known }
+    }
+}
+
+/// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
+#[cfg(all(feature = "host", unix))]
+fn denied_to_caller(service: &ServiceName, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
+    let here = own.map_or("that machine", MachineName::as_str);
+    let hint = if denied.is_ceiling() {
+        format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
+    } else {
+        format!("ask the cluster's manager for the right; the reason is in the malai.log of {here}")
+    };
+    WireError {
+        code: ErrorCode::AclDenied,
+        message: format!("reach the service {service}: not allowed on {here}"),
+        hint: Some(hint),
+    }
+}

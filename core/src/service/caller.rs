@@ -1,0 +1,125 @@
+//! The caller's side of a service: bytes both ways, each direction with an end of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use malai_model::name::ServiceName;
+use malai_model::wire::{Notice, Request};
+
+use super::ServiceError;
+use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+
+/// A connection to a service. Dropping both its parts breaks it off, which the service sees as a reset.
+#[derive(Debug)]
+pub struct ServiceConnection {
+    /// Sends to the service.
+    pub input: ServiceInput,
+    /// Receives from it.
+    pub output: ServiceOutput,
+}
+
+/// Sends bytes to a service, with back-pressure.
+#[derive(Debug)]
+pub struct ServiceInput(Arc<StreamSender>);
+
+/// Receives a service's bytes. A consumer that pauses makes the service wait, not the connection to its machine.
+#[derive(Debug)]
+pub struct ServiceOutput {
+    receiver: Box<StreamReceiver>,
+    // Kept: dropping the last one gives the stream up.
+    _sender: Arc<StreamSender>,
+    ended: bool,
+}
+
+impl ServiceConnection {
+    /// Asks for a service on a fresh stream and waits until it is connected.
+    ///
+    /// # Errors
+    /// What the hosting machine refused it for, or what the connection failed with.
+    pub async fn start(stream: Stream, service: ServiceName) -> Result<Self, ServiceError> {
+        let Stream { sender, mut receiver } = stream;
+        sender.send_message(&Request::Connect { service }).await?;
+        match receiver.message::<Notice>().await? {
+            Some(Notice::Started { .. }) => {}
+            Some(Notice::Failed(error)) => return Err(ServiceError::Remote(error)),
+            Some(_) => return Err(ServiceError::OutOfTurn("not whether the service is connected")),
+            None => return Err(ServiceError::OutOfTurn("the stream ended before the service was connected")),
+        }
+        let sender = Arc::new(sender);
+        let input = ServiceInput(Arc::clone(&sender));
+        Ok(Self {
+            input,
+            output: ServiceOutput { receiver: Box::new(receiver), _sender: sender, ended: false },
+        })
+    }
+}
+
+impl ServiceInput {
+    /// Hands over bytes; returns when they are on their way, which waits while the service does not read.
+    ///
+    /// # Errors
+    /// When the service or the connection ended.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has sent a prefix of the bytes.
+    pub async fn write(&self, bytes: Bytes) -> Result<(), ServiceError> {
+        Ok(self.0.send(Channel::Main, bytes).await?)
+    }
+
+    /// Says that nothing more comes; the service reads the end of its input and may go on answering.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub async fn end(&self) -> Result<(), ServiceError> {
+        Ok(self.0.end(Channel::Main).await?)
+    }
+}
+
+impl ServiceOutput {
+    /// Waits for bytes of the service; `None` when it sends no more. It may still receive.
+    ///
+    /// # Errors
+    /// When the right to it was taken away, or a connection broke.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ServiceError> {
+        while !self.ended {
+            match self.receiver.next().await? {
+                Some(Incoming::Data(Channel::Main, bytes)) => return Ok(Some(bytes)),
+                Some(Incoming::End(Channel::Main)) => self.ended = true,
+                None => return Err(ServiceError::Network(lost())),
+                Some(other) => refused(other)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits, after the end of the output, until the service has got everything that was sent to it, or has gone.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&mut self) -> Result<(), ServiceError> {
+        while let Some(incoming) = self.receiver.next().await? {
+            refused(incoming)?;
+        }
+        Ok(())
+    }
+}
+
+/// What may stand between the bytes: why there are no more.
+fn refused(incoming: Incoming) -> Result<(), ServiceError> {
+    let Incoming::Message(text) = incoming else { return Ok(()) };
+    match serde_json::from_slice(&text) {
+        Ok(Notice::Failed(error)) => Err(ServiceError::Remote(error)),
+        // A later version may say more while a connection lasts.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn lost() -> P2pError {
+    P2pError::Lost { reason: "the stream ended before the service did".to_owned() }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with a session, as its client sees it.
+
+use malai_model::code::{ErrorCode, ErrorKind};
+use malai_model::wire::WireError;
+
+use crate::p2p::P2pError;
+
+/// Why a client cannot go on with a session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The machine refused it, failed, or ended it; or it could not be reached.
+    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    Remote(WireError),
+    /// The connection failed.
+    #[error(transparent)]
+    Network(#[from] P2pError),
+    /// The machine said something that does not belong here.
+    #[error("understand the machine: {0}")]
+    OutOfTurn(&'static str),
+    /// The machine does not answer in time.
+    #[error("hear of the session: the machine does not answer")]
+    Unanswered,
+    /// Neither side has what was typed any more.
+    #[error("go on with the session: {0} bytes that were typed are lost")]
+    TypedLost(u64),
+    /// It is over for this client.
+    #[error("go on with the session: it is over")]
+    Over,
+}
+
+impl AttachError {
+    /// Returns the stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Remote(error) => error.code,
+            Self::Network(error) => error.code(),
+            Self::OutOfTurn(_) => ErrorCode::WireMalformed,
+            Self::Unanswered => ErrorCode::Timeout,
+            Self::TypedLost(_) => ErrorCode::SessionFailed,
+            Self::Over => ErrorCode::Cancelled,
+        }
+    }
+
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Remote(error) => {
+                error.hint.as_deref().map(|hint| malai_model::text::escape_control(hint).into_owned())
+            }
+            Self::Network(error) => error.hint(),
+            Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
+            Self::TypedLost(_) => Some("the session goes on: attach to it again".to_owned()),
+            Self::Unanswered | Self::Over => None,
+        }
+    }
+
+    /// Whether it may be otherwise in a moment: a machine that cannot be reached, a daemon that starts again.
+    pub(super) fn may_pass(&self) -> bool {
+        let code = self.code();
+        code == ErrorCode::DaemonAbsent
+            || matches!(code.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Busy)
+    }
+}

@@ -1,0 +1,75 @@
+//! What the daemon writes down of a session, so that the next daemon finds it again.
+
+use jiff::Timestamp;
+use malai_model::id::Id52;
+use malai_model::name::ClusterAlias;
+use malai_model::wire::SessionId;
+use serde::{Deserialize, Serialize};
+
+/// A session, as `session.json` in its directory has it. Fields are only added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Its name.
+    pub session: SessionId,
+    /// Whose it is: the peer that started it.
+    pub owner: Id52,
+    /// The cluster under which it was started.
+    pub cluster: ClusterAlias,
+    /// What this device is called in that cluster.
+    pub own: Id52,
+    /// What was asked for: to be authorised again.
+    pub ask: SessionAsk,
+    /// What was granted: if it would be another thing now, the session has to end.
+    pub effect: SessionEffect,
+    /// The user that it runs as.
+    pub user: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// Its process, once it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<SessionProcess>,
+}
+
+/// What a session was asked to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum SessionAsk {
+    /// A login shell.
+    Shell {},
+    /// A program.
+    Run {
+        /// The words as they were typed; the rule is looked up by the first.
+        argv: Vec<String>,
+    },
+}
+
+/// What a session was granted, as the rules said when it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEffect {
+    /// The words to execute, after the alias; absent: the user's login shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// The user to run as; absent: the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+}
+
+/// A process that cannot be taken for another one: numbers are given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionProcess {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in the system's own measure; 0 where that is not known.
+    #[serde(default)]
+    pub began: u64,
+}
+
+impl SessionRecord {
+    /// The words to show: empty for a shell.
+    pub fn argv(&self) -> &[String] {
+        match &self.ask {
+            SessionAsk::Shell {} => &[],
+            SessionAsk::Run { argv } => argv,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Files and trees between machines: `malai cp`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use malai_testkit::{Cluster, Output, Signal, TestNet, await_until};
+
+use crate::{SOON, net, open_cluster, scaled};
+
+const LONG: Duration = Duration::from_secs(240);
+const MIB: u64 = 1024 * 1024;
+
+fn at(path: &Path) -> String {
+    format!("web01.company:{}", path.display())
+}
+
+fn local(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    fs::create_dir_all(path.parent().expect("a parent")).expect("makes folders");
+    fs::write(path, bytes).expect("writes");
+}
+
+/// A folder of the test's in the net's.
+fn folder(net: &TestNet, name: &str) -> PathBuf {
+    let path = net.path().join("files").join(name);
+    fs::create_dir_all(&path).expect("makes a folder");
+    path
+}
+
+fn numbered(length: u64) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..length / 8 + 1).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    bytes.truncate(usize::try_from(length).expect("fits"));
+    bytes
+}
+
+fn plant(root: &Path) {
+    write(root.join("a/file"), "text");
+    write(root.join("a/b/big"), numbered(3 * MIB + 1));
+    write(root.join("run"), "#!/bin/sh\n");
+    fs::set_permissions(root.join("run"), fs::Permissions::from_mode(0o750)).expect("sets a mode");
+    fs::create_dir(root.join("empty")).expect("makes");
+    symlink("a/file", root.join("link")).expect("links");
+}
+
+/// What is in a tree, a line each.
+fn listing(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("lists") {
+            let path = entry.expect("an entry").path();
+            let meta = fs::symlink_metadata(&path).expect("is there");
+            let name = path.strip_prefix(root).expect("below").display().to_string();
+            let head = format!("{name} {:o} {}.{}", meta.mode(), meta.mtime(), meta.mtime_nsec());
+            lines.push(if meta.is_dir() {
+                folders.push(path.clone());
+                head
+            } else if meta.is_symlink() {
+                format!("{head} -> {}", fs::read_link(&path).expect("reads").display())
+            } else {
+                let bytes = fs::read(&path).expect("reads");
+                format!(
+                    "{head} {} {:?}",
+                    bytes.len(),
+                    bytes.iter().fold(0_u64, |sum, b| sum.rotate_left(5) ^ u64::from(*b))
+                )
+            });
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[track_caller]
+fn number(output: &Output, field: &str) -> u64 {
+    output.json()[field].as_u64().unwrap_or_else(|| panic!("no number {field}: {output:?}"))
+}
+
+#[test]
+fn a_tree_goes_there_and_comes_back_as_it_was() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, there, back) = (folder(&net, "src"), folder(&net, "there"), folder(&net, "back"));
+    plant(&source);
+    let output = laptop.malai(["--json", "cp", "-r", &local(&source), &at(&there)]).ok();
+    assert_eq!((number(&output, "files"), number(&output, "failed")), (4, 0), "{output:?}");
+    assert_eq!(listing(&there.join("src")), listing(&source));
+    let quiet = laptop.malai(["cp", &at(&there.join("src/.")), &local(&back)]).ok();
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    assert_eq!(listing(&back), listing(&source));
+    // Again: nothing is sent.
+    let again = laptop.malai(["--json", "cp", &local(&source), &at(&there)]).ok();
+    assert_eq!((number(&again, "bytes"), number(&again, "skipped")), (0, 4), "{again:?}");
+    // One file under another name.
+    laptop.malai(["cp", &local(&source.join("run")), &at(&there.join("named"))]).ok();
+    assert_eq!(fs::read(there.join("named")).expect("is there"), b"#!/bin/sh\n");
+}
+
+#[test]
+fn delete_makes_the_destination_equal() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, there) = (folder(&net, "src"), folder(&net, "there"));
+    plant(&source);
+    write(there.join("old/x"), "x");
+    let root = format!("{}/.", local(&source));
+    laptop.malai(["cp", &root, &at(&there)]).ok();
+    assert!(there.join("old/x").exists());
+    let output = laptop.malai(["--json", "cp", "--delete", &root, &at(&there)]).ok();
+    assert_eq!(number(&output, "deleted"), 2, "{output:?}");
+    assert_eq!(listing(&there).len(), listing(&source).len());
+}
+
+#[test]
+fn a_tree_goes_from_machine_to_machine_through_the_client() {
+    let net = net();
+    let rights = [("web01", "allow_from = \"laptop,web01\""), ("db01", "allow_from = \"laptop\"")];
+    let text = "[machine.db01.command.true]\nallow_from = \"web01\"\n";
+    let cluster = Cluster::with_config(&net, &["web01", "db01", "laptop"], &rights, text);
+    let laptop = cluster.home("laptop");
+    let (source, there) = (folder(&net, "src"), folder(&net, "there"));
+    plant(&source);
+    let target = format!("db01.company:{}", there.display());
+    let output = laptop.malai(["--json", "cp", &at(&source), &target]).ok();
+    assert_eq!((number(&output, "files"), number(&output, "failed")), (4, 0), "{output:?}");
+    assert_eq!(listing(&there.join("src")), listing(&source));
+    // The client's rights on both count: web01 itself has none on db01.
+    cluster.home("web01").malai(["--json", "cp", &at(&source), &target]).exits(255).fails_with("acl.denied");
+    let missing = laptop.malai(["cp", &at(&source.join("none")), &target]).exits(1);
+    assert!(
+        missing.stderr_text().contains("web01.company:") && missing.stderr_text().contains("none"),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn the_right_is_that_of_a_command_named_malai_cp() {
+    let net = net();
+    let text = "[machine.web01.command.malai-cp]\nallow_from = \"copier\"\n\
+                [machine.web01.command.true]\nallow_from = \"other\"\n";
+    let cluster = Cluster::with_config(&net, &["web01", "copier", "other"], &[], text);
+    let (source, there) = (folder(&net, "src"), folder(&net, "there"));
+    write(source.join("f"), "f");
+    let (file, target) = (local(&source.join("f")), at(&there));
+    cluster.home("copier").malai(["cp", &file, &target]).ok();
+    cluster.home("copier").malai(["--json", "web01.company", "true"]).exits(255).fails_with("acl.denied");
+    fs::remove_file(there.join("f")).expect("removes");
+    let other = cluster.home("other");
+    other.malai(["web01.company", "true"]).ok();
+    other.malai(["--json", "cp", &file, &target]).exits(255).fails_with("acl.denied");
+    other.malai(["--json", "cp", &at(&source.join("f")), &local(&there)]).exits(255).fails_with("acl.denied");
+    assert!(!there.join("f").exists());
+}
+
+#[test]
+fn a_rule_for_the_words_limits_direction_and_path() {
+    let net = net();
+    let (open, closed) = (folder(&net, "open"), folder(&net, "closed"));
+    write(net.path().join("files/f"), "f");
+    write(open.join("g"), "g");
+    let text = format!(
+        "[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\nargs = [\"put\", \"{}/*\"]\n",
+        open.display()
+    );
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &text);
+    let laptop = cluster.home("laptop");
+    let file = local(&net.path().join("files/f"));
+    laptop.malai(["cp", &file, &at(&open.join("f"))]).ok();
+    laptop.malai(["cp", &file, &format!("{}/", at(&open))]).ok();
+    for target in [closed.join("f"), open.join("../closed/f"), open.join("deeper/f")] {
+        laptop.malai(["--json", "cp", &file, &at(&target)]).exits(255).fails_with("acl.denied");
+    }
+    let target = at(&open.join("f"));
+    laptop.malai(["--json", "cp", "--delete", &file, &target]).exits(255).fails_with("acl.denied");
+    let here = local(&net.path().join("files/got"));
+    laptop.malai(["--json", "cp", &at(&open.join("g")), &here]).exits(255).fails_with("acl.denied");
+    assert_eq!(fs::read_dir(&closed).expect("lists").count(), 0);
+}
+
+#[test]
+fn a_copy_that_was_killed_goes_on_where_it_stopped() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
+    let size = scaled(1024 * MIB);
+    write(&source, numbered(size));
+    write(there.join("big"), "what was there");
+    let (from, to) = (local(&source), at(&there));
+    let running = laptop.command(["cp", &from, &to]).spawn();
+    let part = || {
+        let names = fs::read_dir(&there).expect("lists").filter_map(Result::ok);
+        let mut parts = names.filter(|entry| entry.file_name().to_string_lossy().contains(".malai-part-"));
+        parts.next().and_then(|entry| entry.metadata().ok()).map_or(0, |meta| meta.len())
+    };
+    await_until("a part of the file", SOON, || part() > 4 * MIB);
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    assert_eq!(fs::read(there.join("big")).expect("is there"), b"what was there");
+    let output = laptop.command(["--json", "cp", &from, &to]).deadline(LONG).run().ok();
+    let (sent, resumed) = (number(&output, "bytes"), number(&output, "resumed_bytes"));
+    assert!(resumed >= 4 * MIB && sent + resumed == size, "{output:?}");
+    assert!(fs::read(there.join("big")).expect("is there") == fs::read(&source).expect("is there"));
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
+    // A hole: it is its length that matters.
+    let size = if scaled(8) == 8 { 10 * 1024 * MIB } else { 512 * MIB };
+    write(&source, "");
+    let file = fs::OpenOptions::new().write(true).open(&source).expect("opens");
+    file.set_len(size).expect("sets a length");
+    let running = laptop.command(["cp", &local(&source), &at(&there)]).deadline(20 * LONG).spawn();
+    let mut most = [0, 0];
+    let mut running = Some(running);
+    await_until("the end of the copy", 20 * LONG, || {
+        let Some(copy) = &mut running else { return true };
+        let ends = [Some(copy.pid()), process_writing(&there)];
+        for (most, pid) in most.iter_mut().zip(ends) {
+            *most = (*most).max(pid.and_then(high_water).unwrap_or(0));
+        }
+        copy.has_ended()
+    });
+    running.take().expect("was started").wait(SOON).ok();
+    assert_eq!(fs::metadata(there.join("big")).expect("is there").len(), size);
+    for most in most {
+        assert!(most > 0 && most < 160 * MIB, "{most} bytes at most");
+    }
+}
+
+/// The process that has a file of the folder open for writing: the far end.
+fn process_writing(folder: &Path) -> Option<u32> {
+    fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let mut files = fs::read_dir(entry.path().join("fd")).ok()?.filter_map(Result::ok);
+        files
+            .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.starts_with(folder) && to != folder))
+            .then_some(pid)
+    })
+}
+
+/// The most memory that a process had, in bytes.
+fn high_water(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+#[test]
+fn what_fails_is_told_by_a_line_each_and_the_status() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, there) = (folder(&net, "src"), folder(&net, "there"));
+    write(source.join("ok"), "ok");
+    write(source.join("bad\x1b[2J"), "bad");
+    write(there.join("src/bad\x1b[2J/x"), "a directory");
+    let output = laptop.malai(["cp", &local(&source), &at(&there)]).exits(1);
+    let lines: Vec<_> = output.stderr_text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 1, "{output:?}");
+    assert!(lines[0].contains("web01.company:") && lines[0].contains(r"bad\u{1b}[2J"), "{output:?}");
+    assert!(there.join("src/ok").exists());
+    let json = laptop.malai(["--json", "cp", &local(&source), &at(&there)]).exits(1);
+    assert_eq!(json.json()["warnings"][0]["code"], "copy.storage", "{json:?}");
+    let nowhere = at(&there.join("none/deeper"));
+    laptop.malai(["--json", "cp", &local(&source), &nowhere]).exits(1).fails_with("copy.storage");
+    for words in
+        [&["a", "b"][..], &["a", "root@web01.company:"], &["--delete", "a", "b", "web01.company:"], &["a"]]
+    {
+        laptop.malai(["--json", "cp"].iter().chain(words)).exits(2);
+    }
+    laptop.malai(["--json", "cp", "a", "web02.company:"]).exits(255).fails_with("address.unknown_machine");
+}
+
+#[test]
+fn the_other_end_by_hand_says_what_it_is() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let output = laptop.malai(["web01.company", "malai-cp"]).exits(2);
+    assert!(output.stderr_text().contains("malai cp"), "{output:?}");
+    // What is no copy is not taken for one.
+    let text = "hello there, this is no copy\n";
+    let output = laptop.command(["web01.company", "malai-cp", "put", "/nowhere/at/all"]).stdin(text).run();
+    output.exits(1);
+}

@@ -1,0 +1,201 @@
+//! As whom commands run: real users, made for the test where it has root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use malai_testkit::{Cluster, TestHome, TestNet, TestUser, await_until, is_root};
+
+use crate::{SOON, net};
+
+/// A cluster where the laptop may run anything on web01, as that user.
+fn cluster_as(net: &TestNet, user: &str, text: &str) -> Cluster {
+    let lines = format!("allow_from = \"laptop\"\nusername = \"{user}\"");
+    Cluster::with_config(net, &["web01", "laptop"], &[("web01", &lines)], text)
+}
+
+/// A file in a folder where anybody may make one.
+fn mark(net: &TestNet) -> (std::path::PathBuf, String) {
+    let dir = net.path().join("open");
+    std::fs::create_dir(&dir).expect("makes a folder");
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o777)).expect("sets its mode");
+    std::fs::set_permissions(net.path(), Permissions::from_mode(0o755)).expect("sets the net's mode");
+    let path = dir.join("mark");
+    let text = path.display().to_string();
+    (path, text)
+}
+
+#[test]
+fn a_command_runs_as_the_user_whom_the_config_names_and_as_nobody_else() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let cluster = cluster_as(&net, user.name(), "");
+    let laptop = cluster.home("laptop");
+    let say = |words: &[&str]| {
+        let words = ["web01.company"].iter().chain(words);
+        laptop.malai(words).ok().text().trim().to_owned()
+    };
+    assert_eq!(say(&["id", "-un"]), user.name());
+    let groups = say(&["id", "-Gn"]);
+    let groups: BTreeSet<&str> = groups.split_whitespace().collect();
+    assert_eq!(groups, BTreeSet::from([user.name(), user.extra_group()]));
+    assert_eq!(Path::new(&say(&["pwd"])), user.home());
+    let env = say(&["env"]);
+    let env: BTreeMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();
+    let home = user.home().display().to_string();
+    for (name, value) in
+        [("HOME", home.as_str()), ("USER", user.name()), ("LOGNAME", user.name()), ("SHELL", "/bin/bash")]
+    {
+        assert_eq!(env.get(name), Some(&value), "{name}");
+    }
+    assert!(!env["PATH"].contains("sbin"), "root's search path is root's: {}", env["PATH"]);
+    assert!(env.keys().all(|name| !name.starts_with("MALAI_HOME") && *name != "XDG_RUNTIME_DIR"), "{env:?}");
+    // What only root may read stays root's, the daemon's own home above all.
+    for secret in [Path::new("/etc/shadow"), &cluster.home("web01").path().join("malai.toml")] {
+        laptop.malai(["web01.company", "cat", &secret.display().to_string()]).exits(1);
+    }
+    laptop.malai(["web01.company", "sh", "-c", "exit 3"]).exits(3);
+    laptop.malai(["web01.company", "no-such-program-7"]).exits(127);
+    laptop.malai(["web01.company", "/etc/passwd"]).exits(126);
+    let echoed = laptop.command(["web01.company", "cat"]).stdin("through\n").run().ok();
+    assert_eq!(echoed.text(), "through");
+}
+
+#[test]
+fn a_command_s_own_user_wins_over_the_machine_s_and_root_is_only_where_it_is_written() {
+    let (Some(user), Some(other)) = (TestUser::make(), TestUser::make()) else { return };
+    let net = net();
+    let text = format!(
+        "[machine.web01.command.as-other]\ncommand = \"id -un\"\nusername = \"{}\"\n\
+         [machine.web01.command.as-root]\ncommand = \"id -un\"\nusername = \"root\"\n\
+         [machine.web01.command.as-machine]\ncommand = \"id -un\"\n",
+        other.name()
+    );
+    let cluster = cluster_as(&net, user.name(), &text);
+    let laptop = cluster.home("laptop");
+    let say = |word: &str| laptop.malai(["web01.company", word]).ok().text().trim().to_owned();
+    assert_eq!(say("as-other"), other.name());
+    assert_eq!(say("as-root"), "root");
+    assert_eq!(say("as-machine"), user.name());
+}
+
+#[test]
+fn without_a_user_name_it_is_the_daemon_s_own() {
+    if !is_root() {
+        return;
+    }
+    let net = net();
+    let cluster = crate::open_cluster(&net);
+    assert_eq!(cluster.home("laptop").malai(["web01.company", "id", "-un"]).ok().text(), "root");
+}
+
+#[test]
+fn a_user_who_is_not_there_is_an_error_and_nothing_runs() {
+    let net = net();
+    let (path, text) = mark(&net);
+    let cluster = cluster_as(&net, "no-such-user-7", "");
+    let output = cluster.home("laptop").malai(["--json", "web01.company", "touch", &text]).exits(255);
+    assert!(!path.exists(), "{output:?}");
+    assert!(output.stderr_text().contains("no-such-user-7"), "{output:?}");
+    output.fails_with("command.user");
+}
+
+#[test]
+fn a_user_who_is_removed_meanwhile_has_no_more_commands() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let cluster = cluster_as(&net, user.name(), "");
+    let laptop = cluster.home("laptop");
+    laptop.malai(["web01.company", "true"]).ok();
+    drop(user);
+    laptop.malai(["--json", "web01.company", "true"]).exits(255).fails_with("command.user");
+}
+
+#[test]
+fn the_machine_s_own_ceiling_on_users_holds_against_the_config() {
+    let (Some(user), Some(other)) = (TestUser::make(), TestUser::make()) else { return };
+    let net = net();
+    let (path, mark) = mark(&net);
+    let text = format!(
+        "[machine.web01.command.as-other]\ncommand = \"touch {mark}\"\nusername = \"{}\"\n\
+         [machine.web01.command.as-root]\ncommand = \"touch {mark}\"\nusername = \"root\"\n",
+        other.name()
+    );
+    let mut cluster = cluster_as(&net, user.name(), &text);
+    let ceiling = format!("[host]\nusers = [\"{}\"]", user.name());
+    cluster.home("web01").add_to_malai_toml(&ceiling);
+    cluster.member("web01").stop();
+    cluster.member("web01").start();
+    let laptop = cluster.home("laptop");
+    assert_eq!(laptop.malai(["web01.company", "id", "-un"]).ok().text().trim(), user.name());
+    for word in ["as-other", "as-root"] {
+        laptop.malai(["--json", "web01.company", word]).exits(255).fails_with("acl.denied");
+    }
+    // No name means the daemon's own user, and that is not among them either.
+    cluster.edit(|text| text.replace(&format!("username = \"{}\"\n", user.name()), ""));
+    cluster.await_distributed();
+    laptop.malai(["--json", "web01.company", "touch", &mark]).exits(255).fails_with("acl.denied");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_command_of_another_user_ends_with_its_right_and_hears_signals() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let cluster = cluster_as(&net, user.name(), "");
+    let laptop = cluster.home("laptop");
+    let start = || {
+        let words = ["--json", "web01.company", "sh", "-c", "echo $$; exec sleep 1000"];
+        let running = laptop.command(words).spawn();
+        let pid = running.wait_for_line(SOON, |line| !line.is_empty());
+        (running, pid)
+    };
+    let (running, pid) = start();
+    running.signal(malai_testkit::Signal::SIGTERM);
+    running.wait(SOON).exits(143);
+    await_until("the end of the remote program", SOON, || crate::commands::is_gone(&pid));
+    let (running, pid) = start();
+    cluster.edit(|text| text.replace("allow_from = \"laptop\"", ""));
+    running.wait(SOON).exits(255).fails_with("acl.revoked");
+    await_until("the end of the remote program", SOON, || crate::commands::is_gone(&pid));
+}
+
+#[test]
+fn a_daemon_that_is_not_root_runs_commands_as_itself_and_refuses_every_other_user() {
+    let (Some(user), Some(other)) = (TestUser::make(), TestUser::make()) else { return };
+    let net = TestNet::of_user(env!("CARGO_BIN_EXE_malai"), &user);
+    let home = |name: &str| {
+        let home = TestHome::new(&net, name);
+        user.own(home.path());
+        home
+    };
+    let (manager, web01) = (home("manager"), home("web01"));
+    manager.malai(["cluster", "init", "company"]).ok();
+    let _manager = manager.start_daemon();
+    let invite = manager.malai(["cluster", "create-invite", "company"]).ok();
+    web01.malai(["machine", "init", invite.text(), "company", "--name", "web01"]).ok();
+    let _web01 = web01.start_daemon();
+    manager.add_to_machine("company", "web01", "allow_from = \"cluster-manager\"\nusername = \"-\"");
+    let as_user = |before: &str, name: &str| {
+        manager.edit_cluster_toml("company", |text| {
+            text.replace(&format!("username = \"{before}\""), &format!("username = \"{name}\""))
+        });
+        manager.malai(["rescan"]).ok();
+        await_until("the machine to have its config", SOON, || {
+            manager.malai(["--json", "rescan", "--check"]).ok().json()["deliveries"] == 0
+        });
+        manager.malai(["--json", "web01.company", "id", "-un"])
+    };
+    let own = as_user("-", user.name()).ok();
+    assert_eq!(own.text().trim(), user.name(), "its own name is no switch");
+    let mut before = user.name();
+    for wanted in ["root", other.name()] {
+        let output = as_user(before, wanted).exits(255);
+        before = wanted;
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let told = output.stderr_text();
+        assert!(told.contains(wanted) && told.contains(user.name()) && told.contains("hint"), "{told}");
+        output.fails_with("command.user");
+    }
+}
