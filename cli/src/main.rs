@@ -17,6 +17,9 @@ mod view;
 use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = own_programs::run() {
+        return code;
+    }
     let env = env::Env::read();
     let output = output::Output::new(&env);
     if let Some(words) = env.copy_words() {

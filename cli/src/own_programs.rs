@@ -1,8 +1,34 @@
-//! Names of malai's own: some programs take only a path where they call another, so a symbolic link says which
-//! subcommand is meant.
+//! The names by which this program is something else than the command line: what malai starts for itself, and, where a
+//! program takes only a path to call another, a symbolic link that says which subcommand is meant.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::process::ExitCode;
+
+use malai_core::terminal::{Begun, SESSION_PROGRAM, SessionHost};
+
+/// Does what the program's name says; `None` if it is the command line.
+pub(crate) fn run() -> Option<ExitCode> {
+    match std::env::args_os().next()?.to_str()? {
+        SESSION_PROGRAM => Some(session()),
+        _ => None,
+    }
+}
+
+/// The process of one session: small, with one thread.
+fn session() -> ExitCode {
+    let host = match SessionHost::begin() {
+        Begun::Session(host) => host,
+        Begun::Leave(code) => return code,
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(host.run());
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
 
 /// Turns the words that this process was started with into those of a plain `malai`.
 pub(crate) fn plain_words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

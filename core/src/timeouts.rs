@@ -18,5 +18,8 @@ pub const HANGUP_GRACE: Duration = Duration::from_secs(5);
 pub const SERVICE_CONNECT: Duration = Duration::from_secs(5);
 /// How often an idle connection shows that it lives.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// After how long a connection on which nothing is heard is given up: what runs over it then goes on over another one,
+/// sooner than a transport that has waited for so long would notice that the way is open again.
+pub const IDLE: Duration = Duration::from_secs(15);
 /// How long a pooled connection that nobody uses is kept.
 pub const POOL_IDLE: Duration = Duration::from_secs(300);

@@ -43,6 +43,12 @@ const RUNS: &[Run] = &[
         times: 50.0,
     },
     Run {
+        name: "copies",
+        about: "copies that are cut at random places and race with links, and memory with 10 GiB from scale 1 on",
+        tests: &["--", "exec::copy::tests::", "copies::"],
+        times: 10.0,
+    },
+    Run {
         name: "bytes",
         about: "bytes in both directions between real processes, at full sizes from scale 1 on",
         tests: &["--test", "e2e", "--", "streams::"],

@@ -15,6 +15,7 @@ use crate::args::SessionOptions;
 use crate::error::Failure;
 use crate::pipes;
 use crate::signals::{Signals, number};
+use crate::terminal;
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -26,7 +27,9 @@ pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 /// program, it is a session.
 pub(crate) async fn exec(context: &Context, words: &[String], options: &SessionOptions) -> Outcome {
     let client = context.client().await?;
-    if options.tty || options.detach || client.is_bare_address(words)? {
+    // Without a terminal an address alone is a mistake, and told as one.
+    let is_shell = terminal::is_terminal() && client.is_bare_address(words)?;
+    if options.tty || options.detach || is_shell {
         return session::open_by(context, &client, words, options).await;
     }
     let request =

@@ -301,7 +301,7 @@ impl ClusterError {
             Self::ConfigRefused(problem) => return problem.hint(),
             Self::FileMissing(_) => "restore it from a backup".to_owned(),
             Self::NoProgram { machine } => {
-                format!("name one: malai {machine} uptime (interactive shells are not in this version yet)")
+                format!("name one: malai {machine} uptime (a shell needs a terminal on stdin, or -t)")
             }
             Self::ForeignCluster(_) => "join it first: `malai machine init <invite> <alias>`".to_owned(),
             Self::ExpiryTooFar => "choose a shorter time, such as 30d".to_owned(),

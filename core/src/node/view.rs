@@ -131,9 +131,9 @@ impl Node {
             address: path.address,
             relayed: path.relayed,
             rtt_us: u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX),
-            sent: stats.sent,
-            received: stats.received,
-            streams: stats.streams as u64,
+            sent: stats.bytes_sent,
+            received: stats.bytes_received,
+            streams: stats.streams,
             since: self.now().checked_sub(stats.age).ok(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use iroh::TransportAddr;
@@ -22,27 +22,7 @@ use crate::task::Scope;
 
 /// A connection. Cloning gives another handle; it closes when the last one and all streams are dropped.
 #[derive(Debug, Clone)]
-pub struct Connection(
-    Arc<Inner>,
-    #[expect(dead_code, reason = "it is counted while it is held")] Option<Arc<StreamMark>>,
-);
-
-/// Held by each stream of a connection and by whoever has its handle: so that streams are counted.
-#[derive(Debug)]
-struct StreamMark(Arc<AtomicUsize>);
-
-impl StreamMark {
-    fn new(count: &Arc<AtomicUsize>) -> Arc<Self> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self(Arc::clone(count)))
-    }
-}
-
-impl Drop for StreamMark {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+pub struct Connection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -51,7 +31,8 @@ struct Inner {
     protocol: Protocol,
     scope: Scope,
     counters: Arc<Counters>,
-    streams: Arc<AtomicUsize>,
+    /// How many streams are open.
+    streams: AtomicU64,
     opened: Instant,
 }
 
@@ -78,7 +59,7 @@ impl WeakConnection {
     /// Closes the connection in good order, if somebody still has it.
     pub(crate) fn close(&self) {
         if let Some(inner) = self.0.upgrade() {
-            Connection(inner, None).close(CloseReason::normal());
+            Connection(inner).close(CloseReason::normal());
         }
     }
 }
@@ -103,17 +84,42 @@ pub struct PathView {
     pub rtt: Duration,
 }
 
-/// What went over a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a connection has carried, and carries now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConnectionStats {
-    /// Bytes sent, all of the transport's included.
-    pub sent: u64,
-    /// Bytes that came, all of the transport's included.
-    pub received: u64,
-    /// The streams that are open.
-    pub streams: usize,
-    /// For how long it has been open.
+    /// Bytes sent, as packets; 0 where nothing counts them.
+    pub bytes_sent: u64,
+    /// Bytes received, as packets; 0 where nothing counts them.
+    pub bytes_received: u64,
+    /// Streams that are open.
+    pub streams: u64,
+    /// For how long the connection has been open.
     pub age: Duration,
+}
+
+/// A connection in use by a stream.
+#[derive(Debug)]
+pub(super) struct InUse(Connection);
+
+impl InUse {
+    fn new(connection: Connection) -> Self {
+        connection.0.streams.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::ops::Deref for InUse {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 /// How often peers of an endpoint broke the rules.
@@ -158,33 +164,8 @@ impl Connection {
         scope: Scope,
         counters: Arc<Counters>,
     ) -> Self {
-        let (streams, opened) = (Arc::default(), Instant::now());
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened }), None)
-    }
-
-    /// The handle that a new stream has.
-    fn of_stream(&self) -> Self {
-        Self(Arc::clone(&self.0), Some(StreamMark::new(&self.0.streams)))
-    }
-
-    /// Returns what went over it so far.
-    pub fn stats(&self) -> ConnectionStats {
-        let (sent, received) = match &self.0.link {
-            Link::Quic(connection) => {
-                let stats = connection.stats();
-                (stats.udp_tx.bytes, stats.udp_rx.bytes)
-            }
-            #[cfg(unix)]
-            Link::Socket(_) => (0, 0),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(_) => (0, 0),
-        };
-        ConnectionStats {
-            sent,
-            received,
-            streams: self.0.streams.load(Ordering::Relaxed),
-            age: self.0.opened.elapsed(),
-        }
+        let (streams, opened) = (AtomicU64::new(0), Instant::now());
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened }))
     }
 
     pub(super) fn downgrade(&self) -> WeakConnection {
@@ -219,7 +200,7 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.open().ok_or_else(|| self.failure())?,
         };
-        Ok(Stream::new(self.of_stream(), send, recv))
+        Ok(Stream::new(self.clone(), send, recv))
     }
 
     /// Waits for the next stream that the peer opens.
@@ -240,7 +221,7 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.accept().await.ok_or_else(|| self.failure())?,
         };
-        Ok(Stream::new(self.of_stream(), send, recv))
+        Ok(Stream::new(self.clone(), send, recv))
     }
 
     /// Closes the connection with all its streams, at once: what the peer has not acknowledged is lost.
@@ -297,6 +278,31 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => PathView { address: "memory".to_owned(), relayed: false, rtt: link.rtt() },
         }
+    }
+
+    /// Returns what it has carried.
+    pub fn stats(&self) -> ConnectionStats {
+        let (streams, age) = (self.0.streams.load(Ordering::Relaxed), self.0.opened.elapsed());
+        match &self.0.link {
+            Link::Quic(connection) => {
+                let stats = connection.stats();
+                ConnectionStats {
+                    bytes_sent: stats.udp_tx.bytes,
+                    bytes_received: stats.udp_rx.bytes,
+                    streams,
+                    age,
+                }
+            }
+            #[cfg(unix)]
+            Link::Socket(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
+            #[cfg(any(test, feature = "testing"))]
+            Link::Memory(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
+        }
+    }
+
+    /// Notes that a stream uses it.
+    pub(super) fn enter(&self) -> InUse {
+        InUse::new(self.clone())
     }
 
     /// Returns the peer's IP address, unless a relay carries the connection.

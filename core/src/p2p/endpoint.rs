@@ -432,7 +432,8 @@ pub(crate) fn default_relays() -> Vec<String> {
 fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfig {
     let builder = iroh::endpoint::QuicTransportConfig::builder()
         .max_concurrent_uni_streams(0_u32.into())
-        .keep_alive_interval(timeouts::KEEP_ALIVE);
+        .keep_alive_interval(timeouts::KEEP_ALIVE)
+        .max_idle_timeout(timeouts::IDLE.try_into().ok());
     // Strangers get room for one small message and nothing else: whoever knows an invite may open many connections.
     if serve.is_some_and(|serve| serve.protocols == [Protocol::Invite]) {
         return builder

@@ -25,7 +25,14 @@ pub struct Pool {
 }
 
 /// A peer's place. Whoever holds the lock connects; others wait for what comes of it.
-type Slot = Arc<tokio::sync::Mutex<Option<Warm>>>;
+type Slot = Arc<tokio::sync::Mutex<Place>>;
+
+#[derive(Debug, Default)]
+struct Place {
+    warm: Option<Warm>,
+    /// When and why nobody could be reached.
+    failed: Option<(Instant, P2pError)>,
+}
 
 #[derive(Debug)]
 struct Warm {
@@ -41,7 +48,7 @@ pub struct ConnectionView {
     pub peer: Id52,
     /// How the bytes travel.
     pub path: PathView,
-    /// How many there were.
+    /// What it has carried.
     pub stats: ConnectionStats,
 }
 
@@ -61,7 +68,8 @@ impl Pool {
         pool
     }
 
-    /// Returns the connection to a member, making one if there is none alive. Many callers at once make one.
+    /// Returns the connection to a member, making one if there is none alive. Many callers at once make one, and if
+    /// the peer cannot be reached, whoever waited for that attempt gets its failure instead of trying again in turn.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
@@ -76,32 +84,41 @@ impl Pool {
     ) -> Result<Connection, P2pError> {
         let slot = self.lock().entry(peer).or_default().clone();
         let begun = Instant::now();
-        let Ok(mut warm) = tokio::time::timeout(deadline, slot.lock()).await else {
+        let Ok(mut place) = tokio::time::timeout(deadline, slot.lock()).await else {
             let tried = vec!["another attempt, still under way".to_owned()];
             return Err(P2pError::Unreachable { peer, tried, after: deadline });
         };
-        if let Some(warm) = warm.as_mut().filter(|warm| !warm.connection.is_closed())
+        if let Some(warm) = place.warm.as_mut().filter(|warm| !warm.connection.is_closed())
             && (warm.pulse.is_fresh(&warm.connection) || Self::answers_in_time(warm).await)
         {
             warm.used = Instant::now();
             return Ok(warm.connection.clone());
         }
+        if let Some((_, error)) = place.failed.as_ref().filter(|(at, _)| *at > begun) {
+            return Err(error.clone());
+        }
         let left = || deadline.saturating_sub(begun.elapsed());
         let connect = self.endpoint.connect(peer, Protocol::Member, hints, left());
-        let connection = match warm.take().filter(|warm| !warm.connection.is_closed()) {
-            None => connect.await?,
+        let connected = match place.warm.take().filter(|warm| !warm.connection.is_closed()) {
+            None => connect.await,
             // It may be slow, or dead: whichever answers first.
             Some(slow) => tokio::select! {
-                connection = connect => connection?,
-                connection = still_answers(&slow.connection) => connection,
+                connected = connect => connected,
+                connection = still_answers(&slow.connection) => Ok(connection),
             },
         };
-        *warm = Some(Warm {
-            connection: connection.clone(),
-            used: Instant::now(),
-            pulse: Pulse::of(&connection),
-        });
-        Ok(connection)
+        match connected {
+            Ok(connection) => {
+                let pulse = Pulse::of(&connection);
+                let warm = Warm { connection: connection.clone(), used: Instant::now(), pulse };
+                *place = Place { warm: Some(warm), failed: None };
+                Ok(connection)
+            }
+            Err(error) => {
+                place.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 
     async fn answers_in_time(warm: &mut Warm) -> bool {
@@ -117,8 +134,8 @@ impl Pool {
     /// Returns the connection to a peer that is open now, if there is one; never dials.
     pub fn open(&self, peer: &Id52) -> Option<Connection> {
         let slot = self.lock().get(peer)?.clone();
-        let warm = slot.try_lock().ok()?;
-        let connection = &warm.as_ref()?.connection;
+        let place = slot.try_lock().ok()?;
+        let connection = &place.warm.as_ref()?.connection;
         (!connection.is_closed()).then(|| connection.clone())
     }
 
@@ -133,8 +150,8 @@ impl Pool {
         let mut views: Vec<ConnectionView> = slots
             .iter()
             .filter_map(|(peer, slot)| {
-                let warm = slot.try_lock().ok()?;
-                let connection = &warm.as_ref()?.connection;
+                let place = slot.try_lock().ok()?;
+                let connection = &place.warm.as_ref()?.connection;
                 (!connection.is_closed()).then(|| ConnectionView {
                     peer: *peer,
                     path: connection.path(),
@@ -163,12 +180,12 @@ async fn still_answers(connection: &Connection) -> Connection {
 fn sweep(slots: &Mutex<HashMap<Id52, Slot>>, idle: Duration) {
     slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
         // Locked: somebody is connecting.
-        let Ok(mut warm) = slot.try_lock() else { return true };
-        let keep = warm.as_ref().is_some_and(|warm| {
+        let Ok(mut place) = slot.try_lock() else { return true };
+        let keep = place.warm.as_ref().is_some_and(|warm| {
             let used = !warm.connection.is_unused() || warm.used.elapsed() < idle;
             used && !warm.connection.is_closed()
         });
-        if !keep && let Some(warm) = warm.take() {
+        if !keep && let Some(warm) = place.warm.take() {
             warm.connection.close(CloseReason::normal());
         }
         keep
@@ -193,10 +210,36 @@ mod tests {
         drop(held);
         sweep(&pool.slots, Duration::ZERO);
         assert_eq!(pool.connections().len(), 1, "a stream is open");
+        assert_eq!(pool.connections()[0].stats.streams, 1);
         drop(stream);
+        assert_eq!(pool.connections()[0].stats.streams, 0);
         sweep(&pool.slots, Duration::ZERO);
         assert!(pool.connections().is_empty());
         soon(theirs.closed()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_attempt_that_fails_shares_its_failure_and_a_later_call_tries_anew() {
+        let (two, network) = Two::memory().await;
+        let Two { scope, caller, server } = two;
+        let (us, peer) = (caller.id52(), server.id52());
+        network.partition(us, peer);
+        let pool = Pool::new(Arc::new(caller), &scope);
+        let deadline = Duration::from_secs(5);
+        let begun = Instant::now();
+        let calls = (
+            pool.get(peer, &[], deadline),
+            pool.get(peer, &[], deadline * 2),
+            pool.get(peer, &[], deadline * 3),
+        );
+        let (first, second, third) = tokio::join!(calls.0, calls.1, calls.2);
+        for failed in [first, second, third] {
+            assert!(matches!(failed, Err(P2pError::Unreachable { .. })), "{failed:?}");
+        }
+        assert!(begun.elapsed() < deadline + Duration::from_secs(1), "{:?}", begun.elapsed());
+        network.heal(us, peer);
+        soon(pool.get(peer, &[], deadline)).await.expect("connects");
+        drop(server);
     }
 
     /// Answers pings on every connection that is accepted.

@@ -1,23 +1,200 @@
-//! A session's process.
+//! A session's process, from its start to its end.
+//!
+//! It is a copy of what the daemon started, in a session of its own, so that nothing that happens to the daemon happens
+//! to it. It opens its socket, starts the program, tells the daemon that it runs, and lets go of everything that it has
+//! of it. When the program runs as another user it becomes that user too, for good: it reads what a hostile program
+//! writes.
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
-/// The name under which this program is a session's process.
+use malai_model::code::ErrorCode;
+use malai_model::wire::WireError;
+use nix::unistd::{ForkResult, fork, setsid};
+
+use super::job::{Audience, HostJob, HostReply};
+use super::life;
+use super::run::{Patience, Running};
+use super::session::Session;
+use super::socket;
+use crate::host::{
+    Caller, Executable, HostError, LocalUser, Login, PtyProcess, SpawnRequest, build_environment,
+    effective_uid, seal_inherited_files,
+};
+
+/// The name under which the malai program is a session's process.
 pub const SESSION_PROGRAM: &str = "malai-session";
 
-/// A session's process, from the moment when it is on its own.
+/// What a terminal is called unless the caller says otherwise: what the screen understands.
+const USUAL_TERM: &str = "xterm-256color";
+/// The longest order, in bytes.
+const MAX_ORDER: u64 = 4 * 1024 * 1024;
+/// What a session's process says when it fails.
+const LOG: &str = "log";
+
+/// A session's process that has left the daemon's, and knows what to do.
 #[derive(Debug)]
-pub struct SessionHost {}
+pub struct SessionHost {
+    order: HostJob,
+    lock: File,
+    process: super::SessionProcess,
+}
+
+/// What becomes of the process that was started.
+#[derive(Debug)]
+pub enum Begun {
+    /// This is the session's process: run it.
+    Session(Box<SessionHost>),
+    /// This is the one that the daemon waits for, or a session that cannot begin: it ends.
+    Leave(ExitCode),
+}
 
 impl SessionHost {
-    /// Begins: leaves the daemon's process group and reads what to do.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn begin() -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Begins: makes a copy of this process that is on its own, and reads what to do from stdin. To be called first of
+    /// all, while the process has one thread.
+    pub fn begin() -> Begun {
+        #[expect(
+            unsafe_code,
+            reason = "there is no other way to leave the process that the daemon waits for"
+        )]
+        // SAFETY: this process has one thread yet, so that the copy may do whatever it wants.
+        let forked = unsafe { fork() };
+        match forked {
+            Ok(ForkResult::Parent { .. }) => return Begun::Leave(ExitCode::SUCCESS),
+            Ok(ForkResult::Child) => {}
+            Err(error) => {
+                reply(&failed("start a session: make its process", &error.into()));
+                return Begun::Leave(ExitCode::FAILURE);
+            }
+        }
+        match prepare() {
+            Ok(host) => Begun::Session(Box::new(host)),
+            Err(error) => {
+                reply(&failed("start a session: begin its process", &error));
+                Begun::Leave(ExitCode::FAILURE)
+            }
+        }
     }
 
-    /// Runs the session to its end. Needs a runtime with IO and time, of one thread.
-    pub async fn run(self) {}
+    /// Runs the session to its end. Needs a runtime with IO and time; one thread is enough.
+    pub async fn run(self) {
+        // Held to the end: it says that this session lives.
+        let Self { order, lock: _lock, process } = self;
+        let daemon = effective_uid();
+        let running = match start(&order, daemon) {
+            Ok(running) => running,
+            Err(error) => {
+                reply(&HostReply::Failed(error));
+                return;
+            }
+        };
+        reply(&HostReply::Runs(process));
+        let (mut running, user) = running;
+        if let Err(error) = let_go(&order.dir) {
+            tracing::warn!(%error, "a session keeps what it has of the daemon");
+        }
+        if let Err(error) = become_user(&user) {
+            // The program runs as its user all the same; it is only this process that keeps more rights than it needs.
+            tracing::warn!(%error, "a session's process keeps its rights");
+        }
+        running.run_to_end().await;
+    }
+}
+
+fn prepare() -> io::Result<SessionHost> {
+    setsid()?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    seal_inherited_files();
+    let mut text = Vec::new();
+    io::stdin().lock().take(MAX_ORDER).read_to_end(&mut text)?;
+    let order: HostJob = serde_json::from_slice(&text)?;
+    let (lock, process) = life::claim(&order.dir)?;
+    Ok(SessionHost { order, lock, process })
+}
+
+fn start(order: &HostJob, daemon: u32) -> Result<(Running, LocalUser), WireError> {
+    let of_host = |error: HostError| WireError::of(error.code(), &error, error.hint());
+    let of_io = |error: io::Error| session_failed("start a session: open its socket", &error);
+    let listener = socket::listen(&order.dir).map_err(of_io)?;
+    let user = match &order.effect.username {
+        Some(name) => LocalUser::named(name),
+        None => LocalUser::current(),
+    }
+    .map_err(of_host)?;
+    let caller = Caller {
+        id52: order.owner,
+        machine: order.owner_name.clone(),
+        cluster: order.cluster.as_str().to_owned(),
+    };
+    let mut env = build_environment(&user, &caller, &order.env);
+    if !env.iter().any(|(name, _)| name == "TERM") {
+        env.push(("TERM".to_owned(), USUAL_TERM.to_owned()));
+    }
+    let request = SpawnRequest {
+        argv: order.effect.argv.clone().unwrap_or_default(),
+        env,
+        dir: user.home.clone(),
+        user: user.clone(),
+        program: Executable::Named,
+    };
+    let session = Session::new(order.session.clone(), order.argv.clone(), user.name.clone(), order.window);
+    let login = if order.effect.argv.is_some() { Login::Program } else { Login::Shell };
+    let program = PtyProcess::spawn(&request, session.window(), login).map_err(of_host)?;
+    let patience = Patience {
+        idle: order.idle_ms.filter(|_| order.effect.argv.is_some()).map(Duration::from_millis),
+        audience: order.audience == Audience::Expected,
+        ..Patience::default()
+    };
+    Ok((Running::new(session, program, listener, daemon, patience), user))
+}
+
+/// Lets go of the pipes to the daemon and of its directory; errors of this process go to a file of its own.
+fn let_go(dir: &Path) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(LOG))?;
+    nix::unistd::dup2_stderr(&log)?;
+    std::env::set_current_dir("/")
+}
+
+/// Becomes the user that the program runs as.
+#[cfg(target_os = "linux")]
+fn become_user(user: &LocalUser) -> io::Result<()> {
+    use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+    if user.is_own() {
+        return Ok(());
+    }
+    let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    setgroups(&groups)?;
+    setgid(Gid::from_raw(user.gid))?;
+    Ok(setuid(Uid::from_raw(user.uid))?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn become_user(_: &LocalUser) -> io::Result<()> {
+    Ok(())
+}
+
+/// Tells the daemon, once. If it has gone nobody is told, and the session is found by its directory.
+fn reply(reply: &HostReply) {
+    let Ok(text) = serde_json::to_vec(reply) else { return };
+    let mut stdout = io::stdout().lock();
+    _ = stdout.write_all(&text).and_then(|()| stdout.flush());
+}
+
+fn failed(what: &str, error: &io::Error) -> HostReply {
+    HostReply::Failed(session_failed(what, error))
+}
+
+fn session_failed(what: &str, error: &io::Error) -> WireError {
+    WireError {
+        code: ErrorCode::SessionFailed,
+        message: format!("{what}: {error}"),
+        hint: Some("that machine's log says more".to_owned()),
+    }
 }

@@ -3,6 +3,7 @@
 //! A session is a process of its own (`host`): it owns the terminal, the program under it and the screen, listens on a
 //! socket in its directory, and outlives the daemon that started it. The daemon finds its sessions again by their
 //! directories (`registry`), talks to them over their sockets (`protocol`), and joins a peer's stream to one (`target`).
+//!
 //! The caller's side (`client`) comes back by itself when its connection is lost.
 //!
 //! Not responsible for who may do it (`malai_model`'s rules: a session is started with what they granted, and its record
@@ -20,6 +21,8 @@ mod job;
 #[cfg(all(feature = "host", unix))]
 mod life;
 #[cfg(all(feature = "host", unix))]
+mod outbox;
+#[cfg(all(feature = "host", unix))]
 mod protocol;
 #[cfg(all(feature = "host", unix))]
 mod recent;
@@ -28,7 +31,11 @@ mod record;
 #[cfg(all(feature = "host", unix))]
 mod registry;
 #[cfg(all(feature = "host", unix))]
+mod run;
+#[cfg(all(feature = "host", unix))]
 mod screen;
+#[cfg(all(feature = "host", unix))]
+mod session;
 #[cfg(all(feature = "host", unix))]
 mod socket;
 #[cfg(all(feature = "host", unix))]
@@ -43,7 +50,7 @@ pub use connection::{HostConnection, HostEvent, HostReader, HostWriter};
 #[cfg(all(feature = "host", unix))]
 pub use error::{SessionError, UnknownSession};
 #[cfg(all(feature = "host", unix))]
-pub use host::{SESSION_PROGRAM, SessionHost};
+pub use host::{Begun, SESSION_PROGRAM, SessionHost};
 #[cfg(all(feature = "host", unix))]
 pub use job::{Audience, SessionGrant, SessionJob};
 #[cfg(all(feature = "host", unix))]

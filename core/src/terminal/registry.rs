@@ -123,11 +123,10 @@ impl Sessions {
             }
             Err(error) => {
                 drop(claim);
-                self.blocking({
-                    let session = record.session.clone();
-                    move |sessions| sessions.clear(&session)
-                })
-                .await;
+                let session = record.session.clone();
+                // If it lives it is too late: nobody was told of it.
+                self.blocking(move |sessions| life::kill(&sessions.dir(&session))).await;
+                self.await_end(&record.session).await;
                 Err(error)
             }
         }

@@ -334,14 +334,17 @@ impl Terminal {
         self.wait_for(&format!("{text:?}"), |screen| screen.shows(text))
     }
 
-    /// Waits until a line of the screen is this text, and returns the screen.
+    /// Waits until a line of the screen ends with this text, and returns the screen. What was typed ahead may have left a
+    /// prompt before it.
     ///
     /// # Panics
     ///
     /// As [`Self::wait_within`].
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> Screen {
-        self.wait_for(&format!("the line {text:?}"), |screen| screen.lines.iter().any(|line| line == text))
+        self.wait_for(&format!("a line that ends with {text:?}"), |screen| {
+            screen.lines.iter().any(|line| line.ends_with(text))
+        })
     }
 
     /// Returns the terminal's settings as text, to be compared.

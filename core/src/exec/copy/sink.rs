@@ -429,7 +429,7 @@ impl<R: Read, W: Write> Sink<R, W> {
     fn begin(&mut self, id: u64, offset: u64, meta: FileMeta) -> Result<(), CopyError> {
         let wanted = self.next_wanted(id)?;
         let offered = wanted.offered.as_ref().map_or(0, |(_, length)| *length);
-        if offset > offered || offset % CHUNK != 0 {
+        if offset > offered || !offset.is_multiple_of(CHUNK) {
             return Err(CopyError::OutOfTurn("a file that goes on where nothing was offered"));
         }
         self.totals.resumed += offset;

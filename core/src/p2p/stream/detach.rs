@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use super::{Stream, lock};
-use crate::p2p::connection::Connection;
+use crate::p2p::connection::InUse;
 use crate::p2p::error::P2pError;
 use crate::p2p::raw::{RawRecv, RawSend};
 
 /// What a stream ran over.
 #[derive(Debug)]
 pub(in crate::p2p) struct RawHalves {
-    pub(in crate::p2p) connection: Connection,
+    pub(in crate::p2p) connection: InUse,
     pub(in crate::p2p) send: RawSend,
     pub(in crate::p2p) recv: RawRecv,
     /// Framed, and to be written before anything else.
@@ -36,7 +36,7 @@ impl Stream {
         }
         drop(queue);
         Ok(RawHalves {
-            connection: shared.connection(),
+            connection: shared.connection().enter(),
             recv: reader.detach(),
             send: out.detach(),
             framed: out.take_framed(),

@@ -14,18 +14,20 @@
 
 mod credit;
 mod detach;
+mod lane;
 mod outgoing;
 mod reader;
 mod receiver;
 mod resume;
 mod sender;
+mod suspended;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use malai_model::wire::frame::Lane;
 
-use super::connection::Connection;
+use super::connection::{Connection, InUse};
 use super::error::P2pError;
 use super::raw::{RawEnd, RawRecv, RawSend};
 #[cfg(test)]
@@ -71,7 +73,7 @@ pub struct Stream {
 #[derive(Debug)]
 struct Shared {
     /// Another one after the stream was resumed.
-    connection: Mutex<Connection>,
+    connection: Mutex<InUse>,
     reader: Mutex<Reader>,
     queue: Mutex<Queue>,
     out: Mutex<Outgoing>,
@@ -85,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stream {
     pub(super) fn new(connection: Connection, send: RawSend, recv: RawRecv) -> Self {
         let shared = Arc::new(Shared {
-            connection: Mutex::new(connection),
+            connection: Mutex::new(connection.enter()),
             reader: Mutex::new(Reader::new(recv)),
             queue: Mutex::new(Queue::new()),
             out: Mutex::new(Outgoing::new(send)),
@@ -115,10 +117,10 @@ impl Shared {
     }
 
     fn connection(&self) -> Connection {
-        lock(&self.connection).clone()
+        Connection::clone(&lock(&self.connection))
     }
 
-    fn set_connection(&self, connection: Connection) {
+    fn set_connection(&self, connection: InUse) {
         *lock(&self.connection) = connection;
     }
 

@@ -1,15 +1,13 @@
 //! What a stream sends: framing by credit, and what waits for it.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use malai_model::wire::LaneState;
 use malai_model::wire::frame::{self, Head, Lane, MAX_DATA, MIN_CHARGE};
 
 use super::Wakers;
-use super::credit::SendCredit;
-use super::resume::{Flow, Resumption};
+use super::lane::SendLane;
+use super::suspended::{Flow, Resumption};
 use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::{RawEnd, RawSend};
 
@@ -25,8 +23,8 @@ const COPIED: usize = 2048;
 pub(super) struct Outgoing {
     pub(super) raw: RawSend,
     /// Framed, and not taken by the transport yet.
-    framed: Vec<Bytes>,
-    lanes: [SendLane; 3],
+    pub(super) framed: Vec<Bytes>,
+    pub(super) lanes: [SendLane; 3],
     failed: Option<P2pError>,
     /// What makes it outlive its connection, if anything does.
     pub(super) resumption: Option<Resumption>,
@@ -34,7 +32,7 @@ pub(super) struct Outgoing {
     pub(super) grantless: bool,
     /// The peer needs no grants of ours any more: this direction may be finished once it is complete.
     pub(super) closable: bool,
-    raw_finished: bool,
+    pub(super) raw_finished: bool,
     pub(super) sender_gone: bool,
     pub(super) receiver_gone: bool,
     /// Whether a driver task runs, and what wakes it.
@@ -43,40 +41,12 @@ pub(super) struct Outgoing {
     pub(super) waiting: Wakers,
 }
 
-#[derive(Debug)]
-struct SendLane {
-    credit: SendCredit,
-    /// Bytes framed.
-    offset: u64,
-    /// Accepted, but too small to spend scarce credit on.
-    held: BytesMut,
-    ending: bool,
-    ended: bool,
-    /// Framed, and perhaps not with the receiver: it is framed again if the connection is lost. Only in streams
-    /// that may be resumed.
-    retained: VecDeque<Bytes>,
-    /// The offset of the first byte retained.
-    retained_from: u64,
-    /// To be framed again, before anything else.
-    replay: VecDeque<Bytes>,
-}
-
 impl Outgoing {
     pub(super) fn new(raw: RawSend) -> Self {
-        let lane = |lane| SendLane {
-            credit: SendCredit::new(lane),
-            offset: 0,
-            held: BytesMut::new(),
-            ending: false,
-            ended: false,
-            retained: VecDeque::new(),
-            retained_from: 0,
-            replay: VecDeque::new(),
-        };
         Self {
             raw,
             framed: Vec::new(),
-            lanes: Lane::ALL.map(lane),
+            lanes: Lane::ALL.map(SendLane::new),
             failed: None,
             resumption: None,
             grantless: false,
@@ -90,7 +60,7 @@ impl Outgoing {
         }
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut SendLane {
+    pub(super) fn lane(&mut self, lane: Lane) -> &mut SendLane {
         &mut self.lanes[lane.index()]
     }
 
@@ -110,10 +80,7 @@ impl Outgoing {
     pub(super) fn fail(&mut self, error: P2pError) {
         self.failed.get_or_insert(error);
         for lane in &mut self.lanes {
-            lane.held = BytesMut::new();
-            lane.retained = VecDeque::new();
-            lane.replay = VecDeque::new();
-            lane.ended = true;
+            lane.clear();
         }
         if let Some(resumption) = &mut self.resumption {
             resumption.broken = true;
@@ -194,7 +161,7 @@ impl Outgoing {
         let front = front.freeze();
         if retains {
             let kept = if copied { front.slice(frame::DATA_HEAD..) } else { bytes.clone() };
-            entry.retained.push_back(kept);
+            entry.retain(kept);
         }
         if !flows {
             // It is framed again when the stream goes on.
@@ -207,7 +174,7 @@ impl Outgoing {
     }
 
     /// Frames what is held back on a lane, as far as credit goes and it is worth it, and its end behind it.
-    fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
+    pub(super) fn frame_held(&mut self, lane: Lane, urgency: Urgency) {
         while let Some(bytes) = self.lane(lane).replay.pop_front() {
             let entry = self.lane(lane);
             match entry.credit.fit(bytes.len()) {
@@ -368,104 +335,6 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Begins to keep what is framed. What was framed before is with the receiver already, as far as the caller
-    /// knows.
-    pub(super) fn retain(&mut self, resumption: Resumption) {
-        for lane in &mut self.lanes {
-            lane.retained_from = lane.offset;
-        }
-        self.resumption = Some(resumption);
-    }
-
-    /// Puts the raw half down: what was under way is framed again when there is another one.
-    pub(super) fn put_down(&mut self, flow: Flow, code: u32) {
-        self.framed.clear();
-        self.raw.reset(code);
-        self.raw = RawSend::Detached;
-        self.raw_finished = false;
-        if let Some(resumption) = &mut self.resumption {
-            resumption.flow = flow;
-            resumption.cut = false;
-            resumption.watching.wake();
-        }
-        self.waiting.wake();
-    }
-
-    /// Notes that there is and will be nothing to write to.
-    pub(super) fn end_raw(&mut self) {
-        self.raw_finished = true;
-    }
-
-    /// Notes that there is nothing to write to, if so.
-    pub(super) fn forget_detached(&mut self) {
-        if let RawSend::Detached = self.raw {
-            self.framed.clear();
-            self.raw_finished = true;
-        }
-    }
-
-    /// Takes another raw half up; `framed` goes out before anything else.
-    pub(super) fn take_up(&mut self, raw: RawSend, framed: Vec<Bytes>, flow: Flow) {
-        self.raw = raw;
-        self.raw_finished = false;
-        self.framed = framed;
-        if let Some(resumption) = &mut self.resumption {
-            resumption.flow = flow;
-            resumption.watching.wake();
-        }
-    }
-
-    /// Says whether the receiver can have come so far, on every lane.
-    pub(super) fn check_states(&self, states: &[LaneState; 3]) -> Result<(), String> {
-        if self.resumption.as_ref().is_none_or(|resumption| resumption.broken) {
-            // Nothing is sent again.
-            return Ok(());
-        }
-        for (lane, state) in Lane::ALL.into_iter().zip(states) {
-            let entry = &self.lanes[lane.index()];
-            let LaneState { received, charged, ended, .. } = *state;
-            if received < entry.retained_from || received > entry.offset {
-                return Err(format!(
-                    "it goes on at {received} of lane {}, of which there is {} to {}",
-                    lane.index(),
-                    entry.retained_from,
-                    entry.offset
-                ));
-            }
-            if charged < received || charged > entry.credit.spent() {
-                return Err(format!("charges of {charged} on lane {}", lane.index()));
-            }
-            if ended && !(entry.ended && received == entry.offset) {
-                return Err(format!("an end of lane {} that was not sent", lane.index()));
-            }
-            if lane == Lane::Messages && !entry.is_boundary(received) {
-                return Err(format!("it goes on within a message, at {received}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes back to where the receiver is, and frames again what it lacks. Call [`Outgoing::check_states`] before.
-    pub(super) fn rewind(&mut self, states: &[LaneState; 3]) {
-        let Some(resumption) = &self.resumption else { return };
-        let (broken, aborted, stopped) = (resumption.broken, resumption.aborted, resumption.stopped);
-        if let Some(code) = stopped {
-            self.control(&Head::Stop { code });
-        }
-        if broken {
-            if let Some(code) = aborted {
-                self.control(&Head::Abort { code });
-            }
-            return;
-        }
-        for (lane, state) in Lane::ALL.into_iter().zip(states) {
-            let entry = self.lane(lane);
-            entry.rewind(state);
-            self.frame_held(lane, Urgency::Now);
-        }
-        self.waiting.wake();
-    }
-
     /// Gives the raw half away and ends.
     pub(super) fn detach(&mut self) -> RawSend {
         self.raw_finished = true;
@@ -488,58 +357,8 @@ impl Outgoing {
     }
 }
 
-impl SendLane {
-    /// Forgets what the receiver has taken.
-    fn release(&mut self, consumed: u64) {
-        while let Some(front) = self.retained.front_mut() {
-            let ahead = consumed.saturating_sub(self.retained_from);
-            let length = front.len() as u64;
-            if ahead < length {
-                // A piece taken in part stays whole: a message has to, and of others it is one at most.
-                break;
-            }
-            self.retained_from += length;
-            self.retained.pop_front();
-        }
-    }
-
-    /// Says whether a retained piece begins or the last one ends here.
-    fn is_boundary(&self, offset: u64) -> bool {
-        let mut at = self.retained_from;
-        for piece in &self.retained {
-            if at >= offset {
-                break;
-            }
-            at += piece.len() as u64;
-        }
-        at == offset
-    }
-
-    /// Goes back: what is retained beyond what came is to be framed again.
-    fn rewind(&mut self, state: &LaneState) {
-        let mut again = self.offset - state.received;
-        while again > 0 {
-            let Some(mut piece) = self.retained.pop_back() else { break };
-            let length = piece.len() as u64;
-            if length > again {
-                // The receiver has the front of it.
-                let front = piece.split_to(usize::try_from(length - again).unwrap_or(0));
-                self.retained.push_back(front);
-            }
-            again -= again.min(length);
-            self.replay.push_front(piece);
-        }
-        self.offset = state.received;
-        self.credit.rewind(state.charged, state.allowance, state.window);
-        if self.ended && !state.ended {
-            self.ended = false;
-            self.ending = true;
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
+pub(super) enum Urgency {
     /// Credit is spent only on what is at least as large as its charge, unless there is plenty.
     WhenWorthIt,
     /// A grant has come, or the lane ends.

@@ -12,49 +12,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use malai_model::wire::frame::{self, Head, Lane};
 use malai_model::wire::{LaneState, Request, ResumeStream, ResumeToken};
-use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
 use super::reader::Reader;
-use super::{Shared, Stream, Wakers, lock};
+use super::suspended::{Flow, Resumption};
+use super::{Shared, Stream, lock};
 use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::RawEnd;
 use crate::timeouts;
-
-/// Where a resumable stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    /// It has a connection.
-    Flowing,
-    /// It has none.
-    Suspended,
-    /// It has one, and the peer has not yet said that it goes on there.
-    Awaiting,
-    /// It will not go on.
-    Over,
-}
-
-/// What a stream has that may be resumed.
-#[derive(Debug)]
-pub(super) struct Resumption {
-    pub(super) flow: Flow,
-    linger: Duration,
-    /// How often it was put down.
-    cuts: u64,
-    /// When and why it was put down.
-    lost: Option<(Instant, P2pError)>,
-    /// Why the last attempt to go on failed.
-    refusal: Option<P2pError>,
-    /// A write found the connection lost; the reader is about to.
-    pub(super) cut: bool,
-    /// The sending half failed: nothing of it is sent again.
-    pub(super) broken: bool,
-    /// What the peer was told, and may have to be told again.
-    pub(super) aborted: Option<u32>,
-    pub(super) stopped: Option<u32>,
-    /// Who waits for any of this to change.
-    pub(super) watching: Wakers,
-}
 
 /// What goes on with a stream. Holding it does not keep the stream.
 #[derive(Debug, Clone)]
@@ -67,18 +32,7 @@ impl Stream {
     /// What was sent before is not sent again: call it when the peer is known to have that.
     pub fn resumable(&self, linger: Duration) -> ResumeHandle {
         let shared = &self.sender.shared;
-        lock(&shared.out).retain(Resumption {
-            flow: Flow::Flowing,
-            linger,
-            cuts: 0,
-            lost: None,
-            refusal: None,
-            cut: false,
-            broken: false,
-            aborted: None,
-            stopped: None,
-            watching: Wakers::default(),
-        });
+        lock(&shared.out).retain(Resumption::new(linger));
         ResumeHandle(Arc::downgrade(shared))
     }
 }
@@ -93,7 +47,7 @@ impl ResumeHandle {
             let gone = out.sender_gone && out.receiver_gone;
             match &mut out.resumption {
                 Some(resumption) if !gone && resumption.flow != Flow::Over => {
-                    if let (Flow::Suspended, Some((_, reason))) = (resumption.flow, &resumption.lost) {
+                    if let (Flow::Suspended, Some(reason)) = (resumption.flow, &resumption.lost) {
                         return Poll::Ready(Some(reason.clone()));
                     }
                     resumption.watching.register(cx);
@@ -198,36 +152,6 @@ impl Drop for Attempt<'_> {
     }
 }
 
-impl Outgoing {
-    fn is_resumable(&self) -> bool {
-        !(self.sender_gone && self.receiver_gone)
-            && self.resumption.as_ref().is_some_and(|resumption| resumption.flow != Flow::Over)
-    }
-
-    /// How often the stream was put down.
-    pub(super) fn cuts(&self) -> u64 {
-        self.resumption.as_ref().map_or(0, |resumption| resumption.cuts)
-    }
-
-    /// Says that the stream will not go on.
-    pub(super) fn over(&mut self) {
-        let Some(resumption) = &mut self.resumption else { return };
-        resumption.flow = Flow::Over;
-        resumption.cut = false;
-        resumption.watching.wake();
-        self.forget_detached();
-    }
-
-    /// The connection is lost, but everything had come, both ways.
-    pub(super) fn settle(&mut self) {
-        if let Some(resumption) = &mut self.resumption
-            && std::mem::take(&mut resumption.cut)
-        {
-            self.forget_detached();
-        }
-    }
-}
-
 impl Shared {
     /// Says whether the end of the raw bytes is one that the stream outlives, and puts it down if so.
     pub(super) fn outlives(self: &Arc<Self>, reader: &mut Reader, end: RawEnd) -> bool {
@@ -259,7 +183,7 @@ impl Shared {
         if resumption.flow == Flow::Flowing {
             tracing::debug!(error = %reason, "a stream waits for another connection");
             resumption.cuts += 1;
-            resumption.lost = Some((Instant::now(), reason));
+            resumption.lost = Some(reason);
             self.linger(resumption);
         } else {
             resumption.refusal = Some(reason);
@@ -278,10 +202,7 @@ impl Shared {
                 () = gone(&shared, cut) => return,
             }
             let Some(shared) = shared.upgrade() else { return };
-            let reason = lock(&shared.out)
-                .resumption
-                .as_ref()
-                .and_then(|resumption| resumption.lost.as_ref().map(|(_, reason)| reason.clone()));
+            let reason = lock(&shared.out).resumption.as_ref().and_then(|resumption| resumption.lost.clone());
             if let Some(reason) = reason {
                 shared
                     .give_up(reason, |resumption| resumption.cuts == cut && resumption.flow != Flow::Flowing);

@@ -9,7 +9,7 @@ use malai_model::wire::frame::{Lane, MAX_DATA};
 use serde::Serialize;
 
 use super::outgoing::Outgoing;
-use super::resume::Flow;
+use super::suspended::Flow;
 use super::{Channel, RawEnd, Shared, lock};
 use crate::p2p::error::{P2pError, stream_code};
 

@@ -4,6 +4,8 @@ mod driver;
 mod error;
 mod shared;
 mod shown;
+#[cfg(all(test, unix))]
+mod tests;
 mod typed;
 
 use std::pin::Pin;
@@ -47,7 +49,10 @@ pub struct SessionClient {
 
 /// Types into a session.
 #[derive(Debug)]
-pub struct SessionInput(Arc<Shared>);
+pub struct SessionInput {
+    shared: Arc<Shared>,
+    mode: AttachMode,
+}
 
 /// Yields what happens at a session.
 #[derive(Debug)]
@@ -174,7 +179,7 @@ impl SessionClient {
             driver.run(stream).await;
         });
         Self {
-            input: SessionInput(Arc::clone(&shared)),
+            input: SessionInput { shared: Arc::clone(&shared), mode },
             events: SessionEvents(Arc::clone(&shared)),
             control: SessionControl(shared),
         }
@@ -237,7 +242,8 @@ impl Drop for Over {
 }
 
 impl SessionInput {
-    /// Types; returns when the bytes are taken over. While the connection is lost, up to 64 KiB are.
+    /// Types; returns when the bytes are taken over. While the connection is lost, up to 64 KiB are. What whoever looks
+    /// on types goes nowhere.
     ///
     /// # Errors
     /// When it is over for this client.
@@ -245,7 +251,10 @@ impl SessionInput {
     /// # Cancel safety
     /// A cancelled call has typed a prefix.
     pub async fn write(&self, bytes: Bytes) -> Result<(), AttachError> {
-        self.0.type_bytes(bytes).await
+        match self.mode {
+            AttachMode::Control => self.shared.type_bytes(bytes).await,
+            AttachMode::Watch => Ok(()),
+        }
     }
 }
 

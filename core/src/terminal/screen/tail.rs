@@ -170,7 +170,7 @@ impl Tail {
                 bytes.len() - 1
             }
             Some(at) if bytes[at] == ESC => bytes.len() - at,
-            Some(at) if at == 0 => {
+            Some(0) => {
                 self.enter(State::Ground);
                 bytes.len() - 1
             }

@@ -138,7 +138,7 @@ fn what_does_not_add_up_ends_the_copy() {
     let begin = Frame::Begin { id: 0, offset: 0, meta: meta(4) };
     let end = Frame::End { end: FileEnd::Whole };
     let bad: &[&[Frame<'_>]] = &[
-        &[begin.clone()],
+        std::slice::from_ref(&begin),
         &[file.clone(), Frame::Begin { id: 1, offset: 0, meta: meta(4) }],
         &[file.clone(), Frame::Begin { id: 0, offset: CHUNK, meta: meta(CHUNK) }],
         &[file.clone(), begin.clone(), begin.clone()],
@@ -152,7 +152,7 @@ fn what_does_not_add_up_ends_the_copy() {
         &[end],
         &[file.clone(), Frame::Same { id: 0 }],
         &[file.clone(), Frame::Done { problems: 0 }],
-        &[file.clone(), begin, Frame::Done { problems: 0 }],
+        &[file.clone(), begin.clone(), Frame::Done { problems: 0 }],
         &[Frame::Dir { name: b"d", mode: 0o755, mtime: TIME }, Frame::Done { problems: 0 }],
         &[Frame::Have { id: 0 }],
     ];

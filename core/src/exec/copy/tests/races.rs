@@ -42,6 +42,12 @@ impl Swapper {
     }
 }
 
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_directory_that_is_swapped_for_a_link_while_it_is_written_lets_nothing_out() {
     let dir = temp();
@@ -66,15 +72,19 @@ fn a_directory_that_is_swapped_for_a_link_while_it_is_written_lets_nothing_out()
 }
 
 #[test]
-fn a_directory_that_is_swapped_for_a_link_while_it_is_read_lets_nothing_in() {
+fn what_is_swapped_for_a_link_while_it_is_read_lets_nothing_in() {
     let dir = temp();
     let root = dir.path();
-    fs::create_dir_all(root.join("src/sub")).expect("makes");
-    for number in 0..40 {
-        write(root.join(format!("src/sub/{number}")), "inside");
-        write(root.join(format!("outside/{number}")), "SECRET");
+    for folder in 0..20 {
+        write(root.join(format!("src/{folder}/file")), "inside");
+        write(root.join(format!("src/{folder}/sub/f")), "inside");
     }
-    let swapper = Swapper::start(root.join("src/sub"), root.join("outside"));
+    write(root.join("outside/f"), "SECRET");
+    let swap = |name: String, to: &str| Swapper::start(root.join("src").join(name), root.join(to));
+    let swappers: Vec<_> = (0..20)
+        .step_by(5)
+        .flat_map(|n| [swap(format!("{n}/file"), "outside/f"), swap(format!("{n}/sub"), "outside")])
+        .collect();
     for round in 0..60 {
         let target = root.join(format!("dst{round}"));
         _ = try_copy(from([root.join("src")]), into(&target));
@@ -91,7 +101,9 @@ fn a_directory_that_is_swapped_for_a_link_while_it_is_read_lets_nothing_in() {
             }
         }
     }
-    assert!(swapper.stop() > 0);
+    for swapper in swappers {
+        assert!(swapper.stop() > 0);
+    }
 }
 
 #[test]

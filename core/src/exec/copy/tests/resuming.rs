@@ -48,7 +48,7 @@ fn a_copy_that_was_cut_goes_on_where_it_stopped_and_what_was_there_is_whole_unti
     let totals = copy(from([&source]), into(&target)).clean();
     assert_eq!((totals.resumed, totals.bytes), (4 * MIB as u64, (4 * MIB + 123) as u64));
     assert!(fs::read(target.join("big")).expect("is there") == bytes);
-    assert_eq!(parts(&target), [PathBuf::new(); 0]);
+    assert_eq!(parts(&target).len(), 0);
 }
 
 #[test]
