@@ -14,6 +14,7 @@ mod invites;
 mod many;
 mod refusals;
 mod resuming;
+mod session_processes;
 mod sessions;
 mod shells;
 mod socket;

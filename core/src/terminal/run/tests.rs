@@ -41,7 +41,8 @@ impl Rig {
         let session = Session::new(id.clone(), argv, user.name, WindowSize::default());
         let listener = socket::listen(dir.path()).expect("listens");
         let program = PtyProcess::spawn(&request, WindowSize::default(), Login::Program).expect("starts");
-        let mut running = Running::new(session, program, listener, effective_uid(), patience);
+        let (lock, _) = crate::terminal::life::claim(dir.path()).expect("is free");
+        let mut running = Running::new(session, program, listener, lock, effective_uid(), patience);
         let scope = Scope::new();
         let over = scope.spawn("session", async move { running.run_to_end().await });
         Self { dir, id, scope, over }
@@ -544,4 +545,24 @@ async fn a_session_that_hangs_is_not_waited_for() {
     let error = ask_info(&id, dir.path()).await.expect_err("does not answer");
     assert_eq!(error.code().as_str(), "session.failed");
     assert!(matches!(error, SessionError::Unanswered { .. }) && error.hint().is_some());
+}
+
+#[tokio::test]
+async fn a_shell_reads_what_was_typed_ahead() {
+    let rig = Rig::start("PS1='> ' exec sh -i");
+    let mut client = rig.attach(control(1, Some(0))).await;
+    client.sees("> ").await;
+    client.types("mine=kept\r").await;
+    client.types("echo said-$((1+0))\r").await;
+    client.sees("said-1").await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_directory_is_gone_ends() {
+    let patience = Patience { look: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::start_with("cat", patience);
+    assert_eq!(rig.info().await.ended, None);
+    std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
+    rig.is_over().await;
 }
