@@ -17,7 +17,7 @@ mod view;
 use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> std::process::ExitCode {
-    if let Some(code) = own_programs::run_own() {
+    if let Some(code) = own_programs::run() {
         return code;
     }
     let env = env::Env::read();

@@ -1,5 +1,5 @@
-//! Names of malai's own: some programs take only a path where they call another, so a symbolic link says which
-//! subcommand is meant; and malai starts itself under others for work of its own.
+//! The names by which this program is something else than the command line: what malai starts for itself, and, where a
+//! program takes only a path to call another, a symbolic link that says which subcommand is meant.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -7,17 +7,16 @@ use std::process::ExitCode;
 
 use malai_core::terminal::{Begun, SESSION_PROGRAM, SessionHost};
 
-/// Does the work that malai starts itself for; `None` if this is the command line. To be asked first of all: some of it
-/// has to be done while the process has one thread.
-pub(crate) fn run_own() -> Option<ExitCode> {
+/// Does what the program's name says; `None` if it is the command line.
+pub(crate) fn run() -> Option<ExitCode> {
     match std::env::args_os().next()?.to_str()? {
-        SESSION_PROGRAM => Some(run_session()),
+        SESSION_PROGRAM => Some(session()),
         _ => None,
     }
 }
 
 /// The process of one session: small, with one thread.
-fn run_session() -> ExitCode {
+fn session() -> ExitCode {
     let host = match SessionHost::begin() {
         Begun::Session(host) => host,
         Begun::Leave(code) => return code,

@@ -32,6 +32,12 @@ fn net() -> TestNet {
     TestNet::new(env!("CARGO_BIN_EXE_malai"))
 }
 
+/// Says that a test did not run, and why.
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+fn not_run(why: &str) {
+    eprintln!("not run: {why}");
+}
+
 /// A cluster where the laptop may run anything on web01.
 fn open_cluster(net: &TestNet) -> Cluster {
     Cluster::with_config(net, &["web01", "laptop"], &[("web01", "allow_from = \"laptop\"")], "")

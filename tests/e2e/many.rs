@@ -184,6 +184,8 @@ fn a_ping_tells_how_far_and_which_way() {
         "{output:?}"
     );
     assert!(lines.last().is_some_and(|line| line.starts_with("2 of 2 answered; ")), "{output:?}");
+    let output = laptop.malai(["ping", "-c", "1", "laptop.company"]).ok();
+    assert!(output.text().contains(", this device"), "{output:?}");
     cluster.member("web02").daemon.take().expect("runs").kill();
     let words = ["--json", "--connect-timeout", "300ms", "ping", "-c", "1", "web02.company"];
     let output = laptop.malai(words).exits(1);

@@ -6,23 +6,22 @@ use std::time::Duration;
 use malai_testkit::{Cluster, TestNet, UdpLink};
 use sha2::{Digest, Sha256};
 
-use crate::{SOON, net, open_cluster};
+use crate::{SOON, net};
 
 /// Longer than a connection that hears nothing lives, which is 15 s.
 fn away() -> Duration {
     Duration::from_secs(if std::env::var_os("MALAI_E2E_FULL").is_some() { 30 } else { 20 })
 }
 
-/// A cluster in which the laptop reaches web01 through a link and in no other way. `None` where there is no IPv6.
-fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
+/// A cluster in which the laptop, which has no daemon, and the desk, which has one, reach web01 through a link and in no
+/// other way. `None` where there is no IPv6.
+pub(crate) fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
     let port = UdpSocket::bind("[::1]:0").ok()?.local_addr().ok()?.port();
     let link = UdpLink::between_families(port)?;
-    let mut cluster = open_cluster(net);
-    let hint = format!("addresses = [\"{}\"]", link.address());
-    cluster.manager().add_to_machine(&cluster.alias, "web01", &hint);
-    cluster.rescan();
-    cluster.await_distributed();
-    for (name, bind) in [("web01", format!("[::1]:{port}")), ("laptop", "127.0.0.1:0".to_owned())] {
+    let lines = format!("allow_from = \"laptop, desk\"\naddresses = [\"{}\"]", link.address());
+    let mut cluster = Cluster::with_config(net, &["web01", "laptop", "desk"], &[("web01", &lines)], "");
+    let v4 = || "127.0.0.1:0".to_owned();
+    for (name, bind) in [("web01", format!("[::1]:{port}")), ("laptop", v4()), ("desk", v4())] {
         let member = cluster.member(name);
         member.stop();
         let toml = format!("[network]\nbind = \"{bind}\"\nrelays = \"none\"\ndiscovery = []\n");
@@ -31,6 +30,7 @@ fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
         let _none = std::fs::remove_file(member.home.path().join("peers.json"));
     }
     cluster.member("web01").start();
+    cluster.member("desk").start();
     Some((cluster, link))
 }
 
@@ -48,19 +48,25 @@ fn a_command_over_a_link_that_drops_ends_with_the_right_bytes_and_status() {
         "echo note >&2; i=0; while [ $i -lt {bursts} ]; do seq $((i * {lines})) $((i * {lines} + {lines} - 1)); \
          i=$((i + 1)); sleep 0.02; done; exit 5"
     );
-    let laptop = cluster.home("laptop");
-    let running = laptop.command(["web01.company", "sh", "-c", &script]).digest_stdout().spawn();
-    running.wait_for_bytes(SOON, 1_000_000);
+    let callers = ["laptop", "desk"];
+    let running = callers.map(|name| {
+        cluster.home(name).command(["web01.company", "sh", "-c", &script]).digest_stdout().spawn()
+    });
+    running.iter().for_each(|running| running.wait_for_bytes(SOON, 1_000_000));
     link.cut();
     std::thread::sleep(away());
     link.mend();
-    let output = running.wait(SOON + away()).exits(5);
     let mut expected = Sha256::new();
     for number in 0..bursts * lines {
         expected.update(format!("{number}\n"));
     }
-    assert_eq!(output.stdout_sha256, Some(data_encoding::HEXLOWER.encode(&expected.finalize())));
-    assert_eq!(output.stderr_text(), "note\n");
+    let expected = data_encoding::HEXLOWER.encode(&expected.finalize());
+    for running in running {
+        let output = running.wait(SOON * 2 + away()).exits(5);
+        assert_eq!(output.stdout_sha256.as_ref(), Some(&expected), "{output:?}");
+        assert_eq!(output.stderr_text(), "note\n");
+    }
     let log = cluster.home("web01").read("malai.log").expect("the target has a log");
-    assert!(log.contains("goes on over another connection"), "the connection was lost:\n{log}");
+    let resumed = log.matches("a request goes on over another connection").count();
+    assert!(resumed >= callers.len(), "their connections were lost:\n{log}");
 }

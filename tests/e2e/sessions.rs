@@ -1,9 +1,13 @@
 //! Sessions that live on: clients come and go, daemons end and begin, and nobody else sees them.
 
-use malai_testkit::{Cluster, Signal, Terminal, TestHome, UdpLink, await_until};
+use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
 
+use crate::resuming::linked_cluster;
 use crate::shells::{ask, sessions, shell};
-use crate::{SOON, net, open_cluster};
+use crate::{SOON, net, not_run, open_cluster};
+
+/// How long it may take until it is noticed that a connection is lost.
+const LOST: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn only_id(home: &TestHome) -> String {
     let found = sessions(home);
@@ -47,7 +51,7 @@ fn a_client_detaches_and_comes_back_to_the_same_screen() {
 #[test]
 fn a_full_screen_program_is_drawn_anew_exactly() {
     if !std::path::Path::new("/usr/bin/vim").exists() {
-        println!("not run: vim is not installed");
+        not_run("vim is not installed");
         return;
     }
     let net = net();
@@ -78,6 +82,10 @@ fn a_session_outlives_the_kill_of_its_client_and_of_its_daemon() {
     cluster.member("web01").daemon.take().expect("runs").kill();
     cluster.member("web01").start();
     let laptop = cluster.home("laptop");
+    // An attempt that began before the daemon did may have to be made once more.
+    await_until("the machine to answer", LOST, || {
+        laptop.malai(["sessions", "web01.company"]).code == Some(0)
+    });
     let id = only_id(laptop);
     let mut again = attach(laptop, &["--attach", &id]);
     again.type_text("echo $mine-2\r");
@@ -103,13 +111,15 @@ fn an_attached_client_comes_back_by_itself_when_the_daemon_does() {
             daemon.stop();
             assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
         }
-        terminal
-            .wait_for("word of it", |screen| screen.shows("[malai: the connection to web01.company is lost"));
+        terminal.wait_within(LOST, "word of it", |screen| {
+            screen.shows("the connection to web01.company is lost")
+        });
         // What is typed meanwhile arrives.
         terminal.type_text(format!("echo $mine-$(({round}+0))\r"));
         cluster.member("web01").start();
-        let screen = terminal.wait_for_line(&format!("kept-{round}"));
-        assert!(!screen.shows("is lost"), "{screen:?}");
+        let screen = terminal.wait_for("the answer, and no word of a lost connection any more", |screen| {
+            screen.shows(&format!("kept-{round}")) && !screen.shows("is lost")
+        });
         assert_eq!(screen.text().matches(&format!("kept-{round}")).count(), 1, "{screen:?}");
     }
     terminal.type_text("exit 8\r");
@@ -117,25 +127,22 @@ fn an_attached_client_comes_back_by_itself_when_the_daemon_does() {
 }
 
 #[test]
-fn no_byte_is_lost_or_comes_twice_when_the_daemon_is_killed_in_the_middle_of_output() {
+fn no_line_is_lost_or_comes_twice_when_the_daemon_is_killed_in_the_middle_of_output() {
     let net = net();
     let mut cluster = open_cluster(&net);
-    let count = 3_000_000;
-    let script = format!("head -c {count} /dev/zero | tr '\\0' x; echo; sleep 0.2; exit 4");
-    let mut running = cluster
-        .home("laptop")
-        .command(["-t", "web01.company", "sh", "-c", &script])
-        .open_stdin()
-        .hold_stdout()
-        .spawn();
-    running.write("");
-    await_until("the session", SOON, || sessions(cluster.home("laptop")).len() == 1);
+    // Less than a session keeps for a client that is away.
+    let script =
+        "stty -onlcr; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo line-$i; sleep 0.001; done; exit 4";
+    let running =
+        cluster.home("laptop").command(["-t", "web01.company", "sh", "-c", script]).open_stdin().spawn();
+    running.wait_for_line(SOON, |line| line == "line-100");
     cluster.member("web01").daemon.take().expect("runs").kill();
     cluster.member("web01").start();
-    running.release_stdout();
-    running.wait_for_bytes(2 * SOON, count);
-    let output = running.wait(2 * SOON).exits(4);
-    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'x').count() as u64, count);
+    running.wait_for_line(LOST, |line| line == "line-4000");
+    let output = running.wait(SOON).exits(4);
+    let lines: Vec<&str> = output.text().lines().collect();
+    let expected: Vec<String> = (1..=4000).map(|number| format!("line-{number}")).collect();
+    assert_eq!(lines, expected);
 }
 
 #[test]
@@ -243,7 +250,8 @@ fn a_right_that_is_taken_away_ends_attached_and_detached_sessions() {
     let pid = std::fs::read_to_string(&pids).expect("reads");
     await_until("the end of the detached one", SOON, || crate::commands::is_gone(&pid));
     assert_eq!(sessions(cluster.home("phone"))[0]["session"], others.text());
-    laptop.malai(["--json", "sessions", "web01.company"]).exits(1).fails_with("p2p.not_admitted");
+    // It may not even know the machine any more.
+    laptop.malai(["--json", "sessions", "web01.company"]).exits(1);
 }
 
 #[test]
@@ -310,40 +318,29 @@ fn hostile_titles_and_words_are_listed_escaped() {
     assert_eq!(listed.stdout.iter().find(controls), None, "{listed:?}");
 }
 
-fn free_port() -> u16 {
-    let socket = std::net::UdpSocket::bind("[::]:0").expect("binds a port");
-    socket.local_addr().expect("has an address").port()
-}
-
 #[test]
 fn a_link_that_drops_is_bridged_over() {
     let net = net();
-    let port = free_port();
-    let Some(link) = UdpLink::between_families(port) else {
-        println!("not run: there is no IPv6 here");
+    let Some((cluster, link)) = linked_cluster(&net) else {
+        not_run("there is no IPv6 on loopback");
         return;
     };
-    let added = format!("allow_from = \"laptop\"\naddresses = [\"{}\"]", link.address());
-    let mut cluster = Cluster::with_config(&net, &["web01", "laptop"], &[("web01", &added)], "");
-    for (name, network) in [
-        ("web01", format!("bind = \"[::1]:{port}\"\nrelays = \"none\"\ndiscovery = []")),
-        ("laptop", "bind = \"127.0.0.1:0\"\nrelays = \"none\"\ndiscovery = []".to_owned()),
-    ] {
-        cluster.member(name).stop();
-        cluster.home(name).write("malai.toml", &format!("[network]\n{network}\n"));
-    }
-    cluster.member("web01").start();
-    let terminal = shell(cluster.home("laptop"));
-    ask(&terminal, 1);
+    // One dials by itself, the other goes through its daemon.
+    let both = [shell(cluster.home("laptop")), shell(cluster.home("desk"))];
+    both.iter().for_each(|terminal| ask(terminal, 1));
     link.cut();
-    terminal.type_text("echo said-$((2+0))\r");
-    // Longer than QUIC waits, so that the connection itself is lost.
-    terminal.wait_within(2 * SOON, "word of it", |screen| screen.shows("is lost"));
+    both.iter().for_each(|terminal| terminal.type_text("echo said-$((2+0))\r"));
+    for terminal in &both {
+        // Longer than QUIC waits, so that the connection itself is lost.
+        terminal.wait_within(LOST, "word of it", |screen| screen.shows("is lost"));
+    }
     link.mend();
-    let screen = terminal
-        .wait_within(2 * SOON, "the answer", |screen| screen.lines.iter().any(|line| line == "said-2"));
-    assert!(!screen.shows("is lost"), "{screen:?}");
-    ask(&terminal, 3);
+    for terminal in &both {
+        terminal.wait_within(LOST, "the answer, and no word of a lost connection any more", |screen| {
+            screen.shows("said-2") && !screen.shows("is lost")
+        });
+        ask(terminal, 3);
+    }
 }
 
 #[test]

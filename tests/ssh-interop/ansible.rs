@@ -1,13 +1,13 @@
 //! `ansible`: a ping and a copy.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use malai_testkit::{Output, TestHome};
 
 use crate::rig::{Rig, tool};
 use crate::tools;
 
-fn ansible(rig: &Rig, program: &PathBuf, home: &TestHome, words: &[&str]) -> Output {
+fn ansible(rig: &Rig, program: &Path, home: &TestHome, words: &[&str]) -> Output {
     let inventory = format!(
         "web01.company ansible_ssh_executable={rsh} ansible_sftp_extra_args='-S {rsh}' ansible_remote_tmp={tmp} \
          ansible_python_interpreter=/usr/bin/python3\n",

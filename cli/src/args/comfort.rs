@@ -12,7 +12,8 @@ Examples:
   malai ping web01.company
   malai ping -c 1 web01.company && echo it is there
 
-Each ping is a request over a connection that is kept: the first one's time tells beside it how long connecting took.
+Each ping is a request over a connection that is kept; beside the first stands how long connecting
+took.
 Exit status: 0 if all were answered, 1 if not.";
 
 #[derive(Debug, ClapArgs)]
@@ -69,7 +70,7 @@ pub(crate) struct CompleteWordsArgs {
 }
 
 pub(crate) const DOCTOR_HELP: &str = "\
-Looks at the home, its files and keys, the daemon, the clock, the network and the disk, and asks each machine whether it
-is there. Changes nothing.
+Looks at the home, its files and keys, the daemon, the clock, the network and the disk, and asks
+each machine whether it is there. Changes nothing.
 
 Exit status: 0 if there is no problem (warnings may be there), 1 if there is one.";

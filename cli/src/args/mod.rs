@@ -24,6 +24,7 @@ Examples:
   malai cluster create-invite company                print an invite for a new machine
   malai machine init <invite> company --name web01   join, on the new machine
   malai web01.company ps aux                         run a program on web01
+  malai run 'web*.company' -- uptime                 run one on many machines
   malai web01.company                                open a shell there (-t: a program under a terminal)
   malai cp -r site web01.company:/srv/               copy files and trees, either way
   tar c . | malai web01.company tar x -C /srv        stdin, stdout and the status are the program's

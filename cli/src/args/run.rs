@@ -7,16 +7,18 @@ use clap::Args as ClapArgs;
 use super::parse_duration;
 
 const HELP: &str = "\
-Targets: a machine (web01.company), a pattern ('web*.company', with * and ?), a group (@admins.company), an alias of one
-machine. They mean what this device may reach; each machine is run on once.
+Targets: a machine (web01.company), a pattern ('web*.company', with * and ?), a group
+(@admins.company), an alias of one machine. They mean what this device may reach; each machine is
+run on once.
 
 Examples:
   malai run 'web*.company' @admins.company -- uptime
   malai run -j 1 --fail-fast 'web*.company' -- sudo systemctl restart nginx
   malai --json run '*.company' -- df -h /
 
-Every line is preceded by its machine's name; a summary on stderr ends it. Exit status: 0 if it is 0 on every machine, 1
-if not, 2 wrong usage, 255 if nothing could be tried, 130 after Ctrl-C, which hangs up what runs.";
+Every line is preceded by its machine's name; a summary on stderr ends it.
+Exit status: 0 if it is 0 on every machine, 1 if not; 2 wrong usage; 255 if nothing could be tried;
+130 after Ctrl-C, which hangs up what runs.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]

@@ -131,7 +131,9 @@ fn options(command: &Command) -> impl Iterator<Item = &Arg> {
 }
 
 fn takes_value(arg: &Arg) -> bool {
+    // An option whose value may be left out takes the next word for none.
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+        && arg.get_num_args().is_none_or(|count| count.min_values() > 0)
 }
 
 fn takes_many(arg: &Arg) -> bool {
@@ -164,6 +166,12 @@ fn value(arg: &Arg, current: &str, names: impl FnOnce() -> KnownWords) -> Comple
         }
         found.extend(names.machines.into_iter().map(|name| (name, "machine".to_owned())));
         return matching(current, found);
+    }
+    if id == "paths" && !current.is_empty() {
+        // A path there: what follows the colon is not known here.
+        let there = names().machines.into_iter().filter(|name| name.starts_with(current));
+        let there: Vec<_> = there.map(|name| (format!("{name}:"), "machine".to_owned())).collect();
+        return if there.is_empty() { Completion::Files } else { Completion::Words(there) };
     }
     if id == "cluster" {
         let found = names().clusters.into_iter().map(|name| (name, "cluster".to_owned()));
@@ -247,6 +255,9 @@ mod tests {
         assert_eq!(words("completions z"), ["zsh"]);
         assert_eq!(words("--home "), ["Folders"]);
         assert_eq!(words("man --dir "), ["Folders"]);
+        assert_eq!(words("cp we"), ["web01.company:"]);
+        assert_eq!(words("cp x.txt web01.company:/srv"), ["Files"]);
+        assert_eq!(words("shell --attach d"), ["db01.company"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ _malai() {
     *)
         while IFS=$'\t' read -r reply _; do
             [[ -n $reply ]] && COMPREPLY+=("${reply#"$broken"}")
+            [[ $reply == *: ]] && compopt -o nospace
         done <<<"$found"
         ;;
     esac

@@ -54,10 +54,10 @@ struct Word {
 impl Scanner<'_> {
     /// Takes the next word; `None` at the end.
     fn word(&mut self, first: bool) -> Result<Option<String>, NotPlain> {
-        while self.text.next_if(|c| matches!(c, ' ' | '\t')).is_some() {}
         let mut word = Word::default();
         while let Some(c) = self.text.next() {
             match c {
+                ' ' | '\t' if word.is_absent() => {}
                 ' ' | '\t' => break,
                 '\'' => self.single(&mut word)?,
                 '"' => self.double(&mut word)?,
@@ -117,6 +117,14 @@ impl Scanner<'_> {
 
     /// A dollar sign: before a name or its like it stands for a value, else for itself.
     fn dollar(&mut self, word: &mut Word, more: &[char]) -> Result<(), NotPlain> {
+        // A line's end that is escaped is not there.
+        loop {
+            let mut ahead = self.text.clone();
+            match (ahead.next(), ahead.next()) {
+                (Some('\\'), Some('\n')) => self.text = ahead,
+                _ => break,
+            }
+        }
         match self.text.peek() {
             Some(c)
                 if c.is_ascii_alphanumeric()
@@ -255,6 +263,7 @@ mod tests {
             (r#"a"b c"'d e'f\ g"#, &["ab cd ef g"]),
             (r#""a\$b\`c\"d\\e\f""#, &[r#"a$b`c"d\e\f"#]),
             ("a\\\nb", &["ab"]),
+            ("a \\\n b", &["a", "b"]),
             ("'a\nb'", &["a\nb"]),
             (r"\*\?\[x\]\~\$HOME\;", &["*?[x]~$HOME;"]),
             ("'*' \"?\" \"[x]\"", &["*", "?", "[x]"]),
@@ -308,6 +317,7 @@ mod tests {
             "echo $?",
             "echo $$",
             "echo $'a'",
+            "echo $\\\nHOME",
             "ls *.log",
             "ls a?",
             "ls [ab]c",
@@ -333,6 +343,14 @@ mod tests {
         }
     }
 
+    /// What a shell makes of a text behind `printf`.
+    fn by_shell(shell: &str, text: &str, dir: &std::path::Path) -> Vec<String> {
+        let script = format!("printf '%s\\0' {text}");
+        let output = std::process::Command::new(shell).args(["-c", &script]).current_dir(dir).output();
+        let shown = String::from_utf8(output.expect("runs").stdout).expect("text");
+        shown.split_terminator('\0').map(str::to_owned).collect()
+    }
+
     #[test]
     fn a_shell_that_is_there_splits_in_the_same_way() {
         for text in [
@@ -342,12 +360,45 @@ mod tests {
             r"a\ b\'s [ -f x ] a#b {} a$ \~ '~/x' \*",
             "FOO\\=bar a=b ! if",
         ] {
-            let script = format!("printf '%s\\0' {text}");
-            let output =
-                std::process::Command::new("/bin/sh").args(["-c", &script]).output().expect("runs sh");
-            let shown = String::from_utf8(output.stdout).expect("text");
-            let by_shell: Vec<&str> = shown.split_terminator('\0').collect();
-            assert_eq!(ok(&format!("printf {text}"))[1..], by_shell, "{text:?}");
+            let words = by_shell("/bin/sh", text, std::path::Path::new("/"));
+            assert_eq!(ok(&format!("printf {text}"))[1..], words, "{text:?}");
         }
+    }
+
+    #[test]
+    fn whatever_is_not_refused_is_what_shells_make_of_it() {
+        const PARTS: &[&str] = &[
+            "a", "b", " ", " ", "'", "'", "\"", "\"", "\\", "$", "#", "*", "[", "]", "{", "}", ",", "..",
+            "=", "!", ";", "|", "&", "<", ">", "(", ")", "\n", "`", "-", "1", "~", "/", "\t", "é", "\\\n",
+        ];
+        // What unquoted globs would find; in a folder of names that none of the rest makes.
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["ab", "b", "a1"] {
+            std::fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let shells = ["/bin/sh", "/bin/bash"].map(std::path::Path::new);
+        let mut state = 0x5eed_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let (mut plain, mut refused) = (0, 0);
+        while plain < 150 {
+            let text: String = (0..=random(9)).map(|_| PARTS[random(PARTS.len())]).collect();
+            let Ok(words) = split(&format!("printf {text}")) else {
+                refused += 1;
+                continue;
+            };
+            // A home is another one there; nothing at all is one empty word to printf.
+            if text.contains('~') || words.len() == 1 {
+                continue;
+            }
+            plain += 1;
+            for shell in shells.iter().filter(|shell| shell.exists()) {
+                let shown = by_shell(&shell.to_string_lossy(), &text, dir.path());
+                assert_eq!(words[1..], shown, "{text:?} in {}", shell.display());
+            }
+        }
+        assert!(refused > 0);
     }
 }

@@ -3,6 +3,7 @@
 //! A session is a process of its own (`host`): it owns the terminal, the program under it and the screen, listens on a
 //! socket in its directory, and outlives the daemon that started it. The daemon finds its sessions again by their
 //! directories (`registry`), talks to them over their sockets (`protocol`), and joins a peer's stream to one (`target`).
+//!
 //! The caller's side (`client`) comes back by itself when its connection is lost.
 //!
 //! Not responsible for who may do it (`malai_model`'s rules: a session is started with what they granted, and its record

@@ -334,14 +334,17 @@ impl Terminal {
         self.wait_for(&format!("{text:?}"), |screen| screen.shows(text))
     }
 
-    /// Waits until a line of the screen is this text, and returns the screen.
+    /// Waits until a line of the screen ends with this text, and returns the screen. What was typed ahead may have left a
+    /// prompt before it.
     ///
     /// # Panics
     ///
     /// As [`Self::wait_within`].
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> Screen {
-        self.wait_for(&format!("the line {text:?}"), |screen| screen.lines.iter().any(|line| line == text))
+        self.wait_for(&format!("a line that ends with {text:?}"), |screen| {
+            screen.lines.iter().any(|line| line.ends_with(text))
+        })
     }
 
     /// Returns the terminal's settings as text, to be compared.
@@ -390,9 +393,11 @@ impl Terminal {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
-        // What it wrote last is in the terminal already; the thread that reads it may not have got to it.
+        // What it wrote last may not have been looked at yet: it comes before this, which no screen shows.
+        let marks = self.count_of(0);
+        let marked = (&self.slave).write_all(&[0]).is_ok();
         await_until("the last of the output", DEADLINE, || {
-            rustix::io::ioctl_fionread(&self.master).unwrap_or(0) == 0 || self.shared.lock().held
+            !marked || self.count_of(0) > marks || self.shared.lock().held
         });
         let status = self.reaped.expect("has ended");
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

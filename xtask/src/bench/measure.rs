@@ -1,6 +1,6 @@
 //! Rounds, medians and what ran in them.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,47 @@ pub(super) fn timed(command: &mut Command, bytes: u64) -> Outcome<Duration> {
     Ok(took)
 }
 
+/// Runs a process that gives back what it is given, and requires the status 0 and all of the bytes.
+pub(super) fn timed_through(command: &mut Command, bytes: u64) -> Outcome<Duration> {
+    let failed = |what: &str, source: std::io::Error| format!("{what}: {source}");
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| failed("starting a program to go through", source))?;
+    let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err("a pipe is missing".to_owned());
+    };
+    let feeder = std::thread::spawn(move || -> std::io::Result<()> {
+        let block = vec![0x5a; 256 * 1024];
+        let mut left = bytes;
+        while left > 0 {
+            let take = usize::try_from(left.min(block.len() as u64)).unwrap_or(block.len());
+            stdin.write_all(&block[..take])?;
+            left -= take as u64;
+        }
+        Ok(())
+    });
+    let mut block = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        match stdout.read(&mut block).map_err(|source| failed("reading", source))? {
+            0 => break,
+            count => total += count as u64,
+        }
+    }
+    let status = child.wait().map_err(|source| failed("waiting", source))?;
+    let took = started.elapsed();
+    let fed = feeder.join().map_err(|_| "the feeding thread failed".to_owned())?;
+    fed.map_err(|source| failed("writing", source))?;
+    if !status.success() || total != bytes {
+        return Err(format!("{command:?}: {status}, {total} bytes of {bytes}"));
+    }
+    Ok(took)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +143,12 @@ mod tests {
         };
         let medians = interleaved(3, &mut [&mut first]).expect("runs");
         assert_eq!((medians[0].high, calls), (1.0, 4));
+    }
+
+    #[test]
+    fn what_goes_through_is_counted() {
+        assert!(timed_through(&mut Command::new("cat"), 3 << 20).is_ok());
+        assert!(timed_through(Command::new("head").args(["-c", "10"]), 3 << 20).is_err());
     }
 
     #[test]

@@ -4,6 +4,9 @@ mod measure;
 mod report;
 mod rows;
 mod sshd;
+mod terminal;
+mod transfer;
+mod warm;
 
 use std::path::PathBuf;
 
@@ -25,8 +28,10 @@ pub(crate) enum Size {
 
 /// Says what is missing on this machine, if anything is.
 pub(crate) fn missing() -> Option<String> {
-    let missing: Vec<&str> =
-        ["sshd", "ssh", "ssh-keygen"].into_iter().filter(|name| which(name).is_none()).collect();
+    let missing: Vec<&str> = ["sshd", "ssh", "scp", "ssh-keygen", "diff", "bash"]
+        .into_iter()
+        .filter(|name| which(name).is_none())
+        .collect();
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
 }
 
@@ -44,7 +49,14 @@ pub(crate) fn run(size: Size) -> Outcome {
             Cluster::with_config(&net, &["web01", "laptop"], &[("web01", "allow_from = \"laptop\"")], "");
         // Cold means: no daemon beside the caller that could hold a connection.
         cluster.member("laptop").stop();
-        rows::measure(&Rig { size, binary, sshd: &sshd, cluster: &cluster })
+        let mut rows = rows::measure(&Rig { size, binary: binary.clone(), sshd: &sshd, cluster: &cluster })?;
+        // From here on the caller has a daemon, as people have.
+        cluster.member("laptop").start();
+        let rig = Rig { size, binary, sshd: &sshd, cluster: &cluster };
+        rows.extend(warm::measure(&rig)?);
+        rows.extend(transfer::measure(&rig)?);
+        rows.extend(terminal::measure(&rig)?);
+        Ok(rows)
     }))
     .unwrap_or_else(|_| Err("the cluster to measure did not come up".to_owned()))
     .map_err(|error| format!("{error}\n{}", logs.logs()))?;

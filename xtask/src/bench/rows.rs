@@ -36,6 +36,27 @@ pub(super) struct Row {
     pub(super) limit: &'static str,
 }
 
+impl Rig<'_> {
+    /// Makes an empty folder for files that are copied.
+    pub(super) fn scratch(&self, name: &str) -> Outcome<PathBuf> {
+        let dir = self.cluster.home("laptop").path().join("..").join(format!("bench-{name}"));
+        std::fs::create_dir_all(&dir).map_err(|source| format!("making {}: {source}", dir.display()))?;
+        dir.canonicalize().map_err(|source| format!("finding {}: {source}", dir.display()))
+    }
+
+    /// What a machine's daemon has in memory; absent where the system does not tell.
+    pub(super) fn resident_mib(&self, machine: &str) -> Outcome<Option<f64>> {
+        let member = self.cluster.machines.iter().find(|member| member.home.name() == machine);
+        let daemon = member.and_then(|member| member.daemon.as_ref());
+        let pid = daemon.ok_or_else(|| format!("{machine} has no daemon"))?.pid();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let kib = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+        Ok(kib.map(|kib| kib / 1024.0))
+    }
+}
+
 impl Row {
     /// Returns the row for a terminal.
     pub(super) fn line(&self, size: Size) -> String {
@@ -61,16 +82,16 @@ impl Row {
     }
 }
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// Measures all rows.
 pub(super) fn measure(rig: &Rig<'_>) -> Outcome<Vec<Row>> {
     // Before anybody asked it for anything: this is what idle means. What work leaves behind is shown beside it.
-    let idle = resident_mib(rig)?;
+    let idle = rig.resident_mib("web01")?;
     let mut rows = cold(rig)?;
     rows.push(bulk(rig)?);
     rows.push(warm(rig)?);
-    rows.push(resident(idle, resident_mib(rig)?));
+    rows.push(resident(idle, rig.resident_mib("web01")?));
     rows.push(size_of_binary(rig)?);
     rows.push(distribution(rig)?);
     Ok(rows)
@@ -158,17 +179,6 @@ fn warm(rig: &Rig<'_>) -> Outcome<Row> {
     })
 }
 
-fn resident_mib(rig: &Rig<'_>) -> Outcome<Option<f64>> {
-    let home = rig.cluster.home("web01");
-    let member = rig.cluster.machines.iter().find(|member| member.home.name() == home.name());
-    let pid = member.and_then(|member| member.daemon.as_ref()).ok_or("web01 has no daemon")?.pid();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(kib.map(|kib| kib / 1024.0))
-}
-
 fn resident(idle: Option<f64>, worked: Option<f64>) -> Row {
     let mib = |mib: Option<f64>| mib.map_or_else(String::new, |mib| format!("{mib:.1} MiB"));
     Row {
@@ -252,7 +262,7 @@ fn number(values: &BTreeMap<String, String>, key: &str) -> Outcome<f64> {
     text.parse().map_err(|_| format!("the example printed {key}={text}: expected a number"))
 }
 
-fn milliseconds(median: Median) -> String {
+pub(super) fn milliseconds(median: Median) -> String {
     let Median { median, low, high } = median;
     format!("{:.1} ms ({:.1} to {:.1})", median * 1e3, low * 1e3, high * 1e3)
 }

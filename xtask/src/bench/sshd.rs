@@ -92,6 +92,72 @@ impl Sshd {
     }
 }
 
+impl Sshd {
+    /// Prepares `scp`, to be given a source and a destination.
+    pub(super) fn scp(&self) -> Command {
+        let mut command = Command::new("scp");
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", &self.dir)
+            .args(["-q", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"])
+            .args(["-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no", "-o"])
+            .arg(format!("UserKnownHostsFile={}", self.dir.join("known").display()))
+            .arg("-i")
+            .arg(self.dir.join("user"))
+            .args(["-P", &self.port.to_string()]);
+        command
+    }
+
+    /// Names a path on this server, for `scp`.
+    pub(super) fn remote(&self, path: &Path) -> String {
+        format!("127.0.0.1:{}", path.display())
+    }
+
+    /// Opens a connection that others go through.
+    pub(super) fn master(&self) -> Outcome<Master> {
+        let path = self.dir.join("mux");
+        let place = format!("ControlPath={}", path.display());
+        let child = self
+            .ssh(&["-o", "ControlMaster=yes", "-o", &place, "-N"], &[])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|source| format!("starting ssh's master: {source}"))?;
+        let master = Master { child, place };
+        let until = Instant::now() + Duration::from_secs(20);
+        while !path.exists() {
+            if Instant::now() > until {
+                return Err("ssh's master does not come up".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(master)
+    }
+}
+
+/// A connection of ssh's that others go through. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Master {
+    child: Child,
+    place: String,
+}
+
+impl Master {
+    /// The options with which `ssh` goes through it.
+    pub(super) fn options(&self) -> [&str; 4] {
+        ["-o", "ControlMaster=no", "-o", &self.place]
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Sshd {
     fn drop(&mut self) {
         // Its connections have processes of their own, which end with their clients.

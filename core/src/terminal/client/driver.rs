@@ -130,6 +130,7 @@ impl Driver {
                 Gap::Impossible => AttachError::OutOfTurn("it has more than was typed"),
             })?;
         }
+        tracing::debug!(session = %self.shared.session, ?attached, asked = received, "attached again");
         self.shown.attach(&attached, received);
         Ok(stream)
     }
