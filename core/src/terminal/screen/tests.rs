@@ -382,6 +382,7 @@ proptest! {
 }
 
 /// What a real program writes to a terminal while it is typed at.
+#[expect(clippy::print_stdout, reason = "says what was not tested")]
 async fn record(argv: &[&str], typed: &[&str]) -> Option<Vec<u8>> {
     use crate::host::{Executable, LocalUser, Login, PtyProcess, SpawnRequest};
     let user = LocalUser::current().expect("a user");
