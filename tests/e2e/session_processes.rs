@@ -98,6 +98,34 @@ fn a_session_whose_process_is_killed_is_gone_and_its_client_is_told() {
 }
 
 #[test]
+fn as_many_sessions_start_at_once_as_may_be_and_those_that_ended_leave_their_places() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    cluster.member("web01").stop();
+    cluster.home("web01").add_to_malai_toml("[limits]\nsessions_per_peer = 5");
+    cluster.member("web01").start();
+    let gate = net.path().join("gate");
+    let script = format!("until [ -e {} ]; do sleep 0.1; done", gate.display());
+    let words: [&[&str]; 2] = [&["sh", "-c", &script], &["sleep", "1000"]];
+    std::thread::scope(|scope| {
+        let cluster = &cluster;
+        let starting: Vec<_> =
+            (0..5).map(|n| scope.spawn(move || detached(cluster, words[n.min(1)]))).collect();
+        starting.into_iter().for_each(|one| _ = one.join().expect("starts"));
+    });
+    let laptop = cluster.home("laptop");
+    let refused =
+        || laptop.malai(["--json", "--detach", "web01.company", "true"]).fails_with("limit.reached");
+    refused();
+    std::fs::write(&gate, "").expect("writes");
+    await_until("the place of the one that ended", SOON, || {
+        laptop.command(["--detach", "web01.company", "sleep", "1000"]).run().code == Some(0)
+    });
+    refused();
+    assert_eq!(sessions(laptop).len(), 6, "what ended is still listed");
+}
+
+#[test]
 fn fifty_sessions_live_at_once_and_leave_nothing_behind() {
     let net = net();
     let mut cluster = open_cluster(&net);

@@ -2,7 +2,7 @@
 //!
 //! A session belongs to the identity that started it, in its cluster; for everybody else it does not exist.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::serve::{
@@ -218,7 +218,7 @@ impl Node {
         let peer = asker.peer;
         let sessions = self.hosted_sessions()?;
         let grant = self.decide_or_tell(member, asker, ask, ticket)?;
-        let reserved = self.reserve(sessions, peer)?;
+        let reserved = self.reserve(sessions, peer).await?;
         let job = SessionJob {
             grant,
             cluster: member.alias().clone(),
@@ -419,27 +419,60 @@ impl Node {
         })
     }
 
-    /// Makes room for one more session of a peer. Sessions that nobody is attached to count as any others.
-    fn reserve(&self, sessions: &Sessions, peer: Id52) -> Result<Reserved<'_>, WireError> {
+    /// Makes room for one more session of a peer. Sessions that nobody is attached to count as any others; those whose
+    /// program has ended do not, as long as there are not too many of them, too.
+    async fn reserve(&self, sessions: &Sessions, peer: Id52) -> Result<Reserved<'_>, WireError> {
+        if let Some(reserved) = self.try_reserve(sessions, peer, &BTreeSet::new()) {
+            return Ok(reserved);
+        }
+        // Which have ended they alone know, so they are asked only where it matters.
+        let ended = ended(sessions).await;
+        self.try_reserve(sessions, peer, &ended).ok_or_else(|| WireError {
+            code: ErrorCode::LimitReached,
+            message: "start another session: there are as many as may be".to_owned(),
+            hint: Some("`malai sessions <machine>` lists yours, and --end ends one".to_owned()),
+        })
+    }
+
+    fn try_reserve(
+        &self,
+        sessions: &Sessions,
+        peer: Id52,
+        ended: &BTreeSet<SessionId>,
+    ) -> Option<Reserved<'_>> {
         let limits = &self.device().limits;
         let mut opening = self.inner.opening.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = opening.get(&peer).copied().unwrap_or(0);
         // What is being started counts here until it is among those that run.
-        let running = sessions.records();
-        let in_all = opening.values().sum::<usize>() + running.len();
-        if of_peer + running.iter().filter(|record| record.owner == peer).count()
-            >= limits.sessions_per_peer as usize
-            || in_all >= limits.sessions as usize
-        {
-            return Err(WireError {
-                code: ErrorCode::LimitReached,
-                message: "start another session: there are as many as may be".to_owned(),
-                hint: Some("`malai sessions <machine>` lists yours, and --end ends one".to_owned()),
-            });
+        let starting = opening.get(&peer).copied().unwrap_or(0);
+        let in_all = opening.values().sum::<usize>();
+        let records = sessions.records();
+        let has_room = |records: &[&SessionRecord], starting: usize, limit: u32| {
+            let running = records.iter().filter(|record| !ended.contains(&record.session)).count();
+            // Each that ended keeps a process for a while.
+            starting + running < limit as usize && starting + records.len() < 2 * limit as usize
+        };
+        let all: Vec<_> = records.iter().collect();
+        let own: Vec<_> = records.iter().filter(|record| record.owner == peer).collect();
+        if !has_room(&own, starting, limits.sessions_per_peer) || !has_room(&all, in_all, limits.sessions) {
+            return None;
         }
-        opening.insert(peer, of_peer + 1);
-        Ok(Reserved { opening: &self.inner.opening, peer })
+        opening.insert(peer, starting + 1);
+        Some(Reserved { opening: &self.inner.opening, peer })
     }
+}
+
+/// The sessions whose program has ended.
+async fn ended(sessions: &Sessions) -> BTreeSet<SessionId> {
+    let mut owners: Vec<_> =
+        sessions.records().into_iter().map(|record| (record.cluster, record.owner)).collect();
+    owners.sort();
+    owners.dedup();
+    let mut ended = BTreeSet::new();
+    for (cluster, owner) in owners {
+        let infos = sessions.list(&cluster, &owner).await;
+        ended.extend(infos.into_iter().filter(|info| info.ended.is_some()).map(|info| info.session));
+    }
+    ended
 }
 
 enum Started {

@@ -85,6 +85,24 @@ async fn a_command_that_ends_while_its_caller_is_away_tells_its_end_when_the_cal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_ended_leaves_no_process_while_its_caller_takes_its_time_with_the_output() {
+    let company = Company::new(&["web01", "laptop"]).await;
+    let pid = company.world.path("pid");
+    let script = format!("head -c 100000 /dev/zero; echo $$ > {}", pid.display());
+    let mut running =
+        company.machine("laptop").run(&["web01.company", "sh", "-c", &script]).await.expect("runs");
+    let leader = || std::fs::read_to_string(&pid).ok()?.trim().parse::<i32>().ok();
+    // Also one that is dead and not collected has its group.
+    let is_collected = |pid| {
+        let group = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::killpg(group, None) == Err(nix::errno::Errno::ESRCH)
+    };
+    until("the process to be collected", || async { leader().is_some_and(is_collected) }).await;
+    let (stdout, _, end) = take(&mut running.output).await.expect("ends");
+    assert_eq!((stdout.len(), end), (100_000, CommandEnd::Exited { status: 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_away_for_too_long_has_lost_the_command_and_it_is_hung_up() {
     let company = Company::with_devices(&[("web01", "[limits]\nresume = \"1s\"\n"), ("laptop", "")]).await;
     let (web01, laptop) = (company.machine("web01"), company.machine("laptop"));
