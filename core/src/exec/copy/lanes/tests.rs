@@ -1,0 +1,1 @@
+//! Pipes of one end and the other, in one process.
