@@ -15,7 +15,7 @@ fn away() -> Duration {
 
 /// A cluster in which the laptop, which has no daemon, and the desk, which has one, reach web01 through a link and in no
 /// other way. `None` where there is no IPv6.
-fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
+pub(crate) fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
     let port = UdpSocket::bind("[::1]:0").ok()?.local_addr().ok()?.port();
     let link = UdpLink::between_families(port)?;
     let lines = format!("allow_from = \"laptop, desk\"\naddresses = [\"{}\"]", link.address());

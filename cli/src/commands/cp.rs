@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use malai_core::api::{
-    Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyStreams, CopyView, Extraneous,
-    Links,
+    Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyStreams, CopyView,
+    Extraneous, Links,
 };
 use malai_core::model::code::ErrorCode;
 use malai_core::model::text::escape_control;

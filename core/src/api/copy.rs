@@ -22,8 +22,8 @@ use self::lanes::{Direction, Lanes};
 use super::Client;
 use crate::error::Error;
 use crate::exec::copy::{
-    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, CopyWatch, Extraneous, Links,
-    LaneReader, LaneWriter, PipeReader, PipeWriter, ServeRequest, SinkRequest, SinkTotals, SourceRequest,
+    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, CopyWatch, Extraneous, LaneReader,
+    LaneWriter, Links, PipeReader, PipeWriter, ServeRequest, SinkRequest, SinkTotals, SourceRequest,
     run_sink, run_source,
 };
 use crate::exec::{CommandEvent, CommandInput, CommandOutput, RunningCommand};
@@ -501,9 +501,7 @@ async fn relay(
 }
 
 /// Waits for a thread that passes one direction on. That a pipe broke is no failure: each leg still has its say.
-async fn forwarding(
-    forward: impl FnOnce() -> Result<(), CopyError> + Send + 'static,
-) -> Result<(), Error> {
+async fn forwarding(forward: impl FnOnce() -> Result<(), CopyError> + Send + 'static) -> Result<(), Error> {
     match tokio::task::spawn_blocking(forward).await {
         Ok(Ok(()) | Err(CopyError::Broken(_))) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
@@ -512,11 +510,7 @@ async fn forwarding(
 }
 
 /// Passes one direction on, to its end.
-fn forward(
-    mut from: LaneReader<PipeReader>,
-    to: LaneWriter,
-    mut watch: CopyWatch,
-) -> Result<(), CopyError> {
+fn forward(mut from: LaneReader<PipeReader>, to: LaneWriter, mut watch: CopyWatch) -> Result<(), CopyError> {
     let mut block = vec![0; PASSED];
     // One that takes no more has ended, or will say why.
     let mut to = Some(to);

@@ -106,7 +106,9 @@ impl CopyError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Older { machine } => Some(format!("install the current malai on {machine}")),
             Self::Version { .. } => Some("install the same version of malai on both machines".to_owned()),
-            Self::Broken(_) | Self::LaneEnded { .. } => Some("run the same command again: it goes on where it stopped".to_owned()),
+            Self::Broken(_) | Self::LaneEnded { .. } => {
+                Some("run the same command again: it goes on where it stopped".to_owned())
+            }
             _ => None,
         }
     }

@@ -144,16 +144,12 @@ pub(in crate::exec::copy) fn keep_room(
         // Without a room there are no lanes, and the copy goes on.
         match Room::open() {
             Ok(room) => {
-                let key = room.key.clone();
                 let (inside, handle_inside) = (door.clone(), handle.clone());
                 let thread = std::thread::Builder::new()
                     .name("copy-lanes".to_owned())
                     .spawn(move || let_in(&room, role, lanes, &handle_inside, &inside));
                 match thread {
-                    Ok(thread) => {
-                        open.thread = Some(thread);
-                        handle.say(&LaneWord::Ready(key));
-                    }
+                    Ok(thread) => open.thread = Some(thread),
                     Err(error) => tracing::debug!(%error, "no thread for the lanes of a copy"),
                 }
             }
@@ -181,6 +177,8 @@ struct Door {
 
 /// Lets lanes in, each once, until all are here, the copy is over or the time is.
 fn let_in(room: &Room, role: CopyRole, lanes: u8, handle: &LaneHandle, door: &Mutex<Door>) {
+    // Here: it may have to wait, and who heard that they are wanted must read on.
+    handle.say(&LaneWord::Ready(room.key.clone()));
     let until = Instant::now() + OPEN_FOR;
     let mut missing: Vec<u8> = (1..=lanes).collect();
     while !missing.is_empty() && !lock(door).over && Instant::now() < until {

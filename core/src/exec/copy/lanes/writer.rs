@@ -46,6 +46,8 @@ impl std::fmt::Debug for LaneHandle {
 pub(super) struct Writing {
     main: Main,
     place: Place,
+    /// Whether the first frame is written: it says that a copy talks, to older ends too.
+    greeted: bool,
 }
 
 enum Main {
@@ -89,8 +91,8 @@ impl Place {
                 if self.have < HEADER {
                     continue;
                 }
-                let (_, length) =
-                    decode_head(self.head).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                let (_, length) = decode_head(self.head)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 (self.have, self.left) = (0, length);
             }
             if self.is_boundary() {
@@ -103,12 +105,17 @@ impl Place {
 
 impl Writing {
     pub(super) fn new(output: LaneOutput) -> Self {
-        Self { main: Main::Plain(output), place: Place::default() }
+        Self { main: Main::Plain(output), place: Place::default(), greeted: false }
+    }
+
+    /// Says whether something that is no part of the copy may be said here.
+    fn is_free(&self) -> bool {
+        self.greeted && self.place.is_boundary()
     }
 
     /// Does what was ordered, if a frame ends here.
     fn take_orders(&mut self, shared: &Shared) -> io::Result<()> {
-        if !self.place.is_boundary() {
+        if !self.is_free() {
             return Ok(());
         }
         let orders = std::mem::take(&mut *lock(&shared.orders));
@@ -160,6 +167,7 @@ impl Writing {
                         count += self.place.advance(&bytes[count..])?;
                     }
                     output.write_all(&bytes[..count])?;
+                    self.greeted |= self.place.is_boundary();
                     bytes = &bytes[count..];
                 }
                 Main::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -258,7 +266,7 @@ fn obey(shared: &Shared) -> io::Result<()> {
             Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
-        if !writing.place.is_boundary() {
+        if !writing.is_free() {
             return Ok(());
         }
         writing.take_orders(shared)?;
@@ -275,7 +283,7 @@ impl LaneHandle {
         &self.shared
     }
 
-    /// Says something about lanes as soon as a frame ends. May block, if nobody else is writing, while the pipe is full.
+    /// Says something about lanes as soon as a frame ends, but never first. May block, if nobody else is writing, while the pipe is full.
     pub fn say(&self, word: &LaneWord) {
         word.encode(&mut lock(&self.shared.orders).words);
         self.obey();
