@@ -48,7 +48,7 @@ fn four_streams_are_faster_where_the_round_trip_is_long() {
     };
     let laptop = cluster.home("laptop");
     let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
-    let size = 24 * MIB;
+    let size = 96 * MIB;
     plant(&source, size);
     link.delay(Duration::from_millis(20));
     let mut seconds = Vec::new();
