@@ -8,7 +8,6 @@ use std::time::Duration;
 use malai_testkit::{Cluster, Output, TestNet, await_until};
 use sha2::{Digest, Sha256};
 
-use crate::resuming::linked_cluster;
 use crate::{SOON, net, open_cluster, scaled};
 
 const MIB: usize = 1024 * 1024;
@@ -42,7 +41,7 @@ fn at(machine: &str, path: &Path) -> String {
 #[expect(clippy::print_stderr, reason = "figures, and a test that did not run says so")]
 fn four_streams_are_faster_where_the_round_trip_is_long() {
     let net = net();
-    let Some((cluster, link)) = linked_cluster(&net) else {
+    let Some((cluster, link)) = Cluster::linked(&net) else {
         eprintln!("not run: there is no IPv6 on loopback");
         return;
     };

@@ -15,6 +15,7 @@ mod invites;
 mod many;
 mod refusals;
 mod resuming;
+mod session_processes;
 mod sessions;
 mod shells;
 mod socket;
@@ -30,6 +31,12 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn net() -> TestNet {
     TestNet::new(env!("CARGO_BIN_EXE_malai"))
+}
+
+/// Says that a test did not run, and why.
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+fn not_run(why: &str) {
+    eprintln!("not run: {why}");
 }
 
 /// A cluster where the laptop may run anything on web01.

@@ -1,8 +1,8 @@
 //! Shells and programs under a terminal, on real terminals: tests look at the screen, as a person would.
 
-use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
+use malai_testkit::{Cluster, Signal, Terminal, TestHome, TestUser, await_until};
 
-use crate::{SOON, net, open_cluster, scaled};
+use crate::{SOON, net, not_run, open_cluster, scaled};
 
 /// A shell without the machine's own start-up files, which prompts with `$ `.
 pub(crate) fn shell(home: &TestHome) -> Terminal {
@@ -73,7 +73,7 @@ fn the_status_of_a_program_under_a_terminal_is_the_status() {
 #[test]
 fn an_editor_opens_resizes_and_quits_and_leaves_the_screen_as_it_was() {
     if !std::path::Path::new("/usr/bin/vim").exists() {
-        println!("not run: vim is not installed");
+        not_run("vim is not installed");
         return;
     }
     let net = net();
@@ -177,9 +177,10 @@ fn bytes_that_are_typed_arrive_whole_and_in_utf_8() {
     terminal.type_text("stty -echo; cat\r");
     terminal.type_text("grüße 漢字 🦀\r");
     terminal.wait_for_line("grüße 漢字 🦀");
-    terminal.type_text("\x03");
-    terminal.type_text("stty echo raw; head -c 300000 | tr -d '\\n' | wc -c; stty sane\r");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    terminal.type_text("\x04");
+    // Only a raw terminal takes so much without a line's end.
+    terminal.type_text("stty -echo raw; printf 'rea%s' dy; head -c 300000 | wc -c; stty sane\r");
+    terminal.wait_for_text("ready");
     for _ in 0..300 {
         terminal.type_text([b'k'; 1000]);
     }
@@ -203,7 +204,9 @@ fn colours_reach_the_terminal_as_they_are() {
 fn the_escape_character_has_a_help_and_a_literal() {
     let net = net();
     let cluster = open_cluster(&net);
-    let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "cat"]).spawn();
+    let cat = "echo ready; cat";
+    let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "sh", "-c", cat]).spawn();
+    terminal.wait_for_text("ready");
     terminal.type_text("~?");
     terminal.wait_for("the help", |screen| screen.shows("~.") && screen.shows("~d") && screen.shows("~~"));
     terminal.type_text("~s");
@@ -223,7 +226,8 @@ fn the_escape_character_has_a_help_and_a_literal() {
     assert_eq!(terminal.wait(), 0);
 
     let terminal =
-        cluster.home("laptop").terminal(["--escape", "none", "-t", "web01.company", "cat"]).spawn();
+        cluster.home("laptop").terminal(["--escape", "none", "-t", "web01.company", "sh", "-c", cat]).spawn();
+    terminal.wait_for_text("ready");
     terminal.type_text("~?\r");
     terminal.wait_for("the word and its echo", |screen| {
         screen.lines.iter().filter(|line| *line == "~?").count() == 2
@@ -383,4 +387,25 @@ fn this_device_has_shells_too_through_its_daemon() {
     ask(&terminal, 17);
     terminal.type_text("exit 9\r");
     assert_eq!(terminal.wait(), 9);
+}
+
+#[test]
+fn a_shell_is_that_of_the_user_whom_the_rules_name() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let added = format!("allow_from = \"laptop\"\nusername = \"{}\"", user.name());
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[("web01", &added)], "");
+    let laptop = cluster.home("laptop");
+    let mut terminal = laptop.terminal(["web01.company"]).size(150, 24).spawn();
+    terminal.type_text("echo I:$(id -un):$(id -run):$(pwd):$0:$(stat -c %U $(tty)):\r");
+    let name = user.name();
+    // The last is the owner of the terminal, as after any login.
+    let said = format!("I:{name}:{name}:/home/{name}:-bash:{name}:");
+    terminal.wait_for("whose shell it is", |screen| screen.shows(&said));
+    terminal.type_text("exit 3\r");
+    assert_eq!(terminal.wait(), 3);
+    assert!(sessions(laptop).is_empty());
+    let id = laptop.malai(["--detach", "web01.company", "sleep", "1000"]).ok();
+    assert_eq!(sessions(laptop)[0]["user"], name);
+    laptop.malai(["sessions", "web01.company", "--end", id.text()]).ok();
 }

@@ -73,6 +73,17 @@ fn commands_share_the_daemons_connection_and_status_shows_them() {
     }
     let seen = status(laptop);
     assert_eq!((connections_to(&seen, "web01"), carried(&seen)), (1, 2), "{seen}");
+    let views = seen["connections"].as_array().expect("is a list");
+    let used = views.iter().find(|view| view["name"] == "web01" && view["direction"] == "out");
+    let used = used.expect("is listed");
+    assert_eq!((&used["streams"], &used["relayed"]), (&json!(2), &json!(false)), "{seen}");
+    assert!(used["sent"].as_u64() > Some(1000) && used["received"].as_u64() > Some(1000), "{seen}");
+    assert!(used["since"].is_string() && used["rtt_us"].as_u64() > Some(0), "{seen}");
+    // The same from the other end.
+    let theirs = status(cluster.home("web01"));
+    let views = theirs["connections"].as_array().expect("is a list");
+    let caller = |view: &&Value| view["name"] == "laptop" && view["direction"] == "in";
+    assert_eq!(views.iter().find(caller).expect("is listed")["streams"], 2, "{theirs}");
     let pids: Vec<u64> = running.iter().map(|running| running.pid().into()).collect();
     for view in seen["carried"].as_array().expect("is a list") {
         assert_eq!((&view["name"], &view["cluster"]), (&json!("web01"), &json!("company")));
@@ -149,7 +160,7 @@ fn what_a_daemon_could_not_do_is_told_as_if_done_here() {
     let asked = [
         (&["web02.company", "true"][..], "address.unknown_machine"),
         (&["web01.compny", "true"], "address.unknown_cluster"),
-        (&["web01"], "address.invalid"),
+        (&["web01", "true"], "address.invalid"),
         (&["--connect-timeout", "300ms", "web01.company", "true"], "p2p.unreachable"),
     ];
     let errors = |cluster: &Cluster| -> Vec<Value> {
@@ -339,4 +350,53 @@ fn a_socket_of_another_user_is_told_nothing() {
     command.run().exits(255).fails_with("daemon.unanswered");
     assert_eq!(lines.next().expect("a line").expect("reads"), "told nothing");
     child.wait().expect("ends");
+}
+
+/// Says something to a `cat` and hears it.
+#[track_caller]
+fn echo(running: &mut malai_testkit::Running, text: &str) {
+    running.write(format!("{text}\n"));
+    running.wait_for_line(SOON, |line| line == text);
+}
+
+#[test]
+fn a_command_survives_a_killed_daemon_and_goes_on_without_one() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let mut running = cluster.home("laptop").command(["web01.company", "cat"]).open_stdin().spawn();
+    echo(&mut running, "before");
+    cluster.member("laptop").daemon.take().expect("runs").kill();
+    echo(&mut running, "after");
+    Way::Direct.assert(cluster.home("laptop"));
+    running.close_stdin();
+    let output = running.wait(SOON).ok();
+    assert_eq!(output.text(), "before\nafter");
+}
+
+#[test]
+fn a_command_survives_restarts_of_the_daemon() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let mut running = cluster.home("laptop").command(["web01.company", "cat"]).open_stdin().spawn();
+    let mut said = vec!["first".to_owned()];
+    echo(&mut running, "first");
+    assert_eq!(carried(&status(cluster.home("laptop"))), 1);
+    for round in 0..4 {
+        let daemon = cluster.member("laptop").daemon.take().expect("runs");
+        if round % 2 == 0 {
+            daemon.kill();
+        } else {
+            // Asked twice it waits no longer for what it carries.
+            daemon.signal(Signal::SIGTERM);
+            let socket = cluster.home("laptop").path().join("malai.sock");
+            await_until("the end of the socket", SOON, || !socket.exists());
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait(SOON).ok();
+        }
+        cluster.member("laptop").start();
+        said.push(format!("round {round}"));
+        echo(&mut running, &said[said.len() - 1]);
+    }
+    running.close_stdin();
+    assert_eq!(running.wait(SOON).ok().text(), said.join("\n"));
 }

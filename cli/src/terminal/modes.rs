@@ -160,7 +160,7 @@ impl Modes {
         let mut text = String::new();
         if self.state != State::Ground {
             // Ends whatever was cut off in the middle.
-            text.push_str("\x18");
+            text.push('\x18');
             if matches!(self.state, State::Text | State::TextEscape) {
                 text.push_str("\x1b\\");
             }

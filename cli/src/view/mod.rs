@@ -175,6 +175,21 @@ pub(crate) fn info(info: &InfoView) -> Vec<String> {
     lines
 }
 
+/// A number of bytes, short.
+fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut shown = format!("{count} B");
+    for unit in units {
+        value /= 1024.0;
+        if value < 1.0 {
+            break;
+        }
+        shown = format!("{value:.1} {unit}");
+    }
+    shown
+}
+
 pub(crate) fn doctor(found: &DoctorView, colour: bool) -> Vec<String> {
     let mut lines = vec![format!("malai {}, home {}", found.version, found.home)];
     for finding in &found.findings {
@@ -225,6 +240,12 @@ pub(crate) fn status(status: &StatusView) -> Vec<String> {
                 if connection.relayed { "relayed" } else { "direct" }.to_owned(),
                 connection.address.clone(),
                 format!("{:.1} ms", connection.rtt_us as f64 / 1000.0),
+                format!("{} out, {} in", bytes(connection.sent), bytes(connection.received)),
+                match connection.streams {
+                    1 => "1 stream".to_owned(),
+                    count => format!("{count} streams"),
+                },
+                connection.since.map_or_else(String::new, |since| format!("since {since:.0}")),
             ]
         })
         .collect();

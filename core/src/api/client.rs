@@ -309,4 +309,19 @@ mod tests {
         std::fs::write(home.join("malai.toml"), "").expect("writes");
         client.info().await.expect("starts now");
     }
+
+    #[tokio::test]
+    async fn a_closed_client_says_so_to_every_call_and_closes_twice() {
+        let dir = tempfile::tempdir().expect("makes a folder");
+        let client = Client::open(ClientOptions::new(dir.path().join("home"))).await.expect("opens");
+        client.info().await.expect("works");
+        client.close().await;
+        client.close().await;
+        let error = client.info().await.expect_err("is closed");
+        assert!(matches!(error, Error::Closed), "{error}");
+        assert_eq!(error.code(), ErrorCode::Cancelled);
+        let request =
+            RunRequest { words: vec!["web01.company".into(), "true".into()], ..RunRequest::default() };
+        assert!(matches!(client.run(request).await, Err(Error::Closed)));
+    }
 }

@@ -8,7 +8,7 @@ use malai_model::id::Id52;
 use super::{Member, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster};
 use crate::home::Role;
-use crate::p2p::PathView;
+use crate::p2p::{ConnectionStats, PathView};
 use malai_model::wire::local::{
     ClusterView, ConnectionView, InfoView, ListenView, MachineSyncView, MachineView, RoleView, StatusView,
 };
@@ -84,10 +84,16 @@ impl Node {
                 listening.push(listen_view(member, "invite", *id52, listener.addresses().into_iter()));
             }
             for connection in member.inbound() {
-                connections.push(connection_view(member, connection.peer(), connection.path(), "in"));
+                connections.push(self.connection_view(
+                    member,
+                    connection.peer(),
+                    connection.path(),
+                    connection.stats(),
+                    "in",
+                ));
             }
             for view in network.pool.connections() {
-                connections.push(connection_view(member, view.peer, view.path, "out"));
+                connections.push(self.connection_view(member, view.peer, view.path, view.stats, "out"));
             }
         }
         StatusView {
@@ -101,6 +107,34 @@ impl Node {
             carried: self.inner.carried.list(),
             #[cfg(not(all(feature = "daemon", unix)))]
             carried: Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    fn connection_view(
+        &self,
+        member: &Arc<Member>,
+        peer: Id52,
+        path: PathView,
+        stats: ConnectionStats,
+        direction: &str,
+    ) -> ConnectionView {
+        ConnectionView {
+            cluster: member.alias().clone(),
+            peer,
+            name: match member.loaded().name_of(&peer) {
+                Some(name) => Some(name.to_string()),
+                None => (member.loaded().manager == Some(peer)).then(|| "cluster-manager".to_owned()),
+            },
+            direction: direction.to_owned(),
+            address: path.address,
+            relayed: path.relayed,
+            rtt_us: u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX),
+            sent: stats.bytes_sent,
+            received: stats.bytes_received,
+            streams: stats.streams,
+            since: self.now().checked_sub(stats.age).ok(),
         }
     }
 }
@@ -124,20 +158,5 @@ fn status_word(status: SyncStatus) -> &'static str {
         SyncStatus::Success => "success",
         SyncStatus::Refused => "refused",
         SyncStatus::Pending => "pending",
-    }
-}
-
-fn connection_view(member: &Arc<Member>, peer: Id52, path: PathView, direction: &str) -> ConnectionView {
-    ConnectionView {
-        cluster: member.alias().clone(),
-        peer,
-        name: match member.loaded().name_of(&peer) {
-            Some(name) => Some(name.to_string()),
-            None => (member.loaded().manager == Some(peer)).then(|| "cluster-manager".to_owned()),
-        },
-        direction: direction.to_owned(),
-        address: path.address,
-        relayed: path.relayed,
-        rtt_us: u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use iroh::TransportAddr;
 use iroh::endpoint::{ConnectionError, VarInt};
 use malai_model::id::Id52;
+use tokio::time::Instant;
 
 use super::Protocol;
 use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
@@ -32,6 +33,7 @@ struct Inner {
     counters: Arc<Counters>,
     /// How many streams are open.
     streams: AtomicU64,
+    opened: Instant,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Streams that are open.
     pub streams: u64,
+    /// For how long the connection has been open.
+    pub age: Duration,
 }
 
 /// A connection in use by a stream.
@@ -160,7 +164,8 @@ impl Connection {
         scope: Scope,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams: AtomicU64::new(0) }))
+        let (streams, opened) = (AtomicU64::new(0), Instant::now());
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened }))
     }
 
     pub(super) fn downgrade(&self) -> WeakConnection {
@@ -277,7 +282,7 @@ impl Connection {
 
     /// Returns what it has carried.
     pub fn stats(&self) -> ConnectionStats {
-        let streams = self.0.streams.load(Ordering::Relaxed);
+        let (streams, age) = (self.0.streams.load(Ordering::Relaxed), self.0.opened.elapsed());
         match &self.0.link {
             Link::Quic(connection) => {
                 let stats = connection.stats();
@@ -285,12 +290,13 @@ impl Connection {
                     bytes_sent: stats.udp_tx.bytes,
                     bytes_received: stats.udp_rx.bytes,
                     streams,
+                    age,
                 }
             }
             #[cfg(unix)]
-            Link::Socket(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+            Link::Socket(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
             #[cfg(any(test, feature = "testing"))]
-            Link::Memory(_) => ConnectionStats { streams, ..ConnectionStats::default() },
+            Link::Memory(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
         }
     }
 

@@ -82,10 +82,9 @@ impl SessionHost {
 
     /// Runs the session to its end. Needs a runtime with IO and time; one thread is enough.
     pub async fn run(self) {
-        // Held to the end: it says that this session lives.
-        let Self { order, lock: _lock, process } = self;
+        let Self { order, lock, process } = self;
         let daemon = effective_uid();
-        let running = match start(&order, daemon) {
+        let running = match start(&order, lock, daemon) {
             Ok(running) => running,
             Err(error) => {
                 reply(&HostReply::Failed(error));
@@ -116,7 +115,7 @@ fn prepare() -> io::Result<SessionHost> {
     Ok(SessionHost { order, lock, process })
 }
 
-fn start(order: &HostJob, daemon: u32) -> Result<(Running, LocalUser), WireError> {
+fn start(order: &HostJob, lock: File, daemon: u32) -> Result<(Running, LocalUser), WireError> {
     let of_host = |error: HostError| WireError::of(error.code(), &error, error.hint());
     let of_io = |error: io::Error| session_failed("start a session: open its socket", &error);
     let listener = socket::listen(&order.dir).map_err(of_io)?;
@@ -149,7 +148,7 @@ fn start(order: &HostJob, daemon: u32) -> Result<(Running, LocalUser), WireError
         audience: order.audience == Audience::Expected,
         ..Patience::default()
     };
-    Ok((Running::new(session, program, listener, daemon, patience), user))
+    Ok((Running::new(session, program, listener, lock, daemon, patience), user))
 }
 
 /// Lets go of the pipes to the daemon and of its directory; errors of this process go to a file of its own.

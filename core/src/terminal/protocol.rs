@@ -218,3 +218,92 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 pub(super) fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use malai_model::wire::{AttachMode, ResumeToken};
+
+    use super::*;
+
+    #[test]
+    fn the_messages_are_stable() {
+        let attach = AttachSession {
+            session: None,
+            mode: AttachMode::Control,
+            client: ResumeToken::from_random([7; 16]),
+            window: WindowSize::default(),
+            received: Some(5),
+        };
+        let to_host = [
+            ToHost::Hello(Hello { protocol: 1, version: "0.1.0".to_owned() }),
+            ToHost::Info {},
+            ToHost::Attach(attach),
+            ToHost::Resize { window: WindowSize::default() },
+            ToHost::Detach {},
+            ToHost::Seen {},
+            ToHost::End { reason: EndReason::Revoked },
+        ];
+        let attached =
+            Attached { session: "k3fq7aab".parse().expect("an id"), input: 1, output: 2, redraw: 3 };
+        let from_host = [
+            FromHost::Hello(Hello { protocol: 1, version: "0.1.0".to_owned() }),
+            FromHost::Attached(attached),
+            FromHost::Taken { input: 9 },
+            FromHost::Detached { reason: DetachReason::TakenOver },
+            FromHost::Ended(CommandEnd::Exited { status: 3 }),
+        ];
+        let text = |json: Result<String, serde_json::Error>| json.expect("is a text");
+        let lines: Vec<String> = to_host
+            .iter()
+            .map(|message| text(serde_json::to_string(message)))
+            .chain(from_host.iter().map(|message| text(serde_json::to_string(message))))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[tokio::test]
+    async fn frames_are_read_however_they_are_cut_and_a_wait_may_be_given_up() {
+        let (mut ours, theirs) = tokio::io::duplex(7);
+        let mut bytes = encode(&ToHost::Detach {}).expect("is a frame");
+        bytes.extend_from_slice(&data_head(5));
+        bytes.extend_from_slice(b"hello");
+        bytes.extend_from_slice(&data_head(0));
+        let writing = async move {
+            for byte in bytes {
+                tokio::io::AsyncWriteExt::write_all(&mut ours, &[byte]).await.expect("is written");
+                tokio::task::yield_now().await;
+            }
+        };
+        let reading = async move {
+            let mut frames = FrameReader::new(theirs);
+            let mut got = Vec::new();
+            loop {
+                // Given up again and again.
+                let next = tokio::select! {
+                    biased;
+                    next = frames.next::<ToHost>() => next.expect("reads"),
+                    () = tokio::task::yield_now() => continue,
+                };
+                match next {
+                    Some(frame) => got.push(frame),
+                    None => return got,
+                }
+            }
+        };
+        let ((), got) = tokio::join!(writing, reading);
+        let data = |bytes: &'static [u8]| Frame::Data(Bytes::from_static(bytes));
+        assert_eq!(got, [Frame::Message(ToHost::Detach {}), data(b"hello"), data(b"")]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_refused() {
+        for bad in [&[2, 0, 0, 0][..], &[0, 0xff, 0, 0], &[1, 1, 0, 1], &[0, 0, 0, 2, b'{', b'x']] {
+            let error = FrameReader::new(bad).next::<ToHost>().await.expect_err("is refused");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bad:?}");
+        }
+        for short in [&[0, 0][..], &[1, 0, 0, 9, 1]] {
+            let error = FrameReader::new(short).next::<ToHost>().await.expect_err("is cut");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{short:?}");
+        }
+    }
+}

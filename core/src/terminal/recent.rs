@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-/// The most bytes that are kept.
-const MOST: usize = 256 * 1024;
+/// The most bytes that are kept: more than can be on its way to a client, so that one whose connection is lost in the
+/// middle of much output loses nothing.
+const MOST: usize = 2 * 1024 * 1024;
+/// The most bytes that are kept when nothing is on its way.
+const AT_REST: usize = 128 * 1024;
 
-/// The most recent output. Takes memory as it is filled.
+/// The most recent output. Takes memory as it is filled, and gives most of it back at rest.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     bytes: VecDeque<u8>,
@@ -28,6 +31,14 @@ impl Recent {
         self.bytes.extend(kept);
     }
 
+    /// Nothing is on its way to anybody: gives memory back.
+    pub(super) fn rest(&mut self) {
+        if self.bytes.capacity() > AT_REST {
+            self.bytes.drain(..self.bytes.len().saturating_sub(AT_REST));
+            self.bytes.shrink_to_fit();
+        }
+    }
+
     /// How many bytes were shown in all.
     pub(super) fn end(&self) -> u64 {
         self.end
@@ -48,12 +59,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_given_exactly_while_it_is_kept() {
         let mut recent = Recent::default();
-        let all: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let all: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
         let mut shown = 0;
-        for piece in all.chunks(7_919) {
+        for piece in all.chunks(77_919) {
             recent.push(piece);
             shown += piece.len();
-            for back in [0, 1, 7_918, 200_000, MOST] {
+            for back in [0, 1, 7_918, MOST] {
                 let Some(from) = shown.checked_sub(back) else { continue };
                 let missing = recent.since(from as u64).expect("is kept");
                 assert_eq!(missing, &all[from..shown]);
@@ -64,6 +75,17 @@ mod tests {
         assert_eq!(recent.since(0), None);
         assert_eq!(recent.since(recent.end() + 1), None);
         assert_eq!(recent.since((shown - MOST - 1) as u64), None);
+    }
+
+    #[test]
+    fn at_rest_little_is_kept() {
+        let mut recent = Recent::default();
+        recent.push(&vec![1; MOST]);
+        recent.rest();
+        assert!(recent.bytes.capacity() <= 2 * AT_REST);
+        assert_eq!(recent.since(recent.end() - AT_REST as u64).map(|bytes| bytes.len()), Some(AT_REST));
+        recent.push(b"more");
+        assert_eq!(recent.since(recent.end() - 4).expect("is kept"), b"more");
     }
 
     #[test]

@@ -73,3 +73,48 @@ impl SessionRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use malai_model::id::SecretKey;
+
+    use super::*;
+
+    fn record() -> SessionRecord {
+        SessionRecord {
+            session: "k3fq7aab".parse().expect("an id"),
+            owner: SecretKey::from_bytes(&[1; 32]).id52(),
+            cluster: "company".parse().expect("an alias"),
+            own: SecretKey::from_bytes(&[2; 32]).id52(),
+            ask: SessionAsk::Run { argv: vec!["logs".to_owned(), "-f".to_owned()] },
+            effect: SessionEffect {
+                argv: Some(vec!["tail".to_owned(), "-f".to_owned()]),
+                username: Some("deploy".to_owned()),
+            },
+            user: "deploy".to_owned(),
+            started: "2026-11-20T10:30:45Z".parse().expect("a time"),
+            process: None,
+        }
+    }
+
+    #[test]
+    fn a_record_s_form_is_stable() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&record()).expect("is a text"));
+        let shell = SessionRecord {
+            ask: SessionAsk::Shell {},
+            effect: SessionEffect { argv: None, username: None },
+            ..record()
+        };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shell).expect("is a text"));
+    }
+
+    #[test]
+    fn a_newer_record_reads_as_far_as_it_is_known() {
+        let mut newer = serde_json::to_value(record()).expect("is a value");
+        newer["later"] = serde_json::json!({ "a": 1 });
+        newer["process"] = serde_json::json!({ "pid": 7, "began": 9, "later": true });
+        let read: SessionRecord = serde_json::from_value(newer).expect("reads");
+        assert_eq!(read.process, Some(SessionProcess { pid: 7, began: 9 }));
+        assert_eq!(SessionRecord { process: None, ..read }, record());
+    }
+}

@@ -24,6 +24,10 @@ const READ: usize = 16 * 1024;
 const MAX_CONNECTIONS: usize = 64;
 /// How long a terminal that a program still has open is listened to when the session's first process has ended.
 const DRAIN: Duration = Duration::from_millis(300);
+/// How long nothing has to happen until a session gives memory back.
+const REST: Duration = Duration::from_secs(10);
+/// How often a session looks whether its directory is there: without it nobody can reach it.
+const LOOK: Duration = Duration::from_secs(30);
 /// How often a terminal that nobody has open is looked at while the session's first process runs.
 const CLOSED: Duration = Duration::from_secs(1);
 
@@ -38,11 +42,19 @@ pub(super) struct Patience {
     pub(super) linger: Duration,
     /// Between SIGHUP and SIGKILL.
     pub(super) grace: Duration,
+    /// Between two looks at its directory.
+    pub(super) look: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { idle: None, audience: false, linger: Duration::from_secs(600), grace: timeouts::HANGUP_GRACE }
+        Self {
+            idle: None,
+            audience: false,
+            linger: Duration::from_secs(600),
+            grace: timeouts::HANGUP_GRACE,
+            look: LOOK,
+        }
     }
 }
 
@@ -66,6 +78,9 @@ pub(super) struct Running {
     master: PtyMaster,
     group: Option<Arc<ProcessGroup>>,
     listener: UnixListener,
+    /// The lock in its directory: held as long as the session lives.
+    lock: std::fs::File,
+    look_at: Instant,
     /// The user whose daemon may connect.
     daemon: u32,
     patience: Patience,
@@ -83,6 +98,8 @@ pub(super) struct Running {
     /// Until when the program's first words wait for a client.
     audience_until: Option<Instant>,
     drained_at: Option<Instant>,
+    /// Whether nothing has happened for a while.
+    rests: bool,
     ending: Option<(EndReason, Ending)>,
     /// Those who wait for the end.
     asked_end: Vec<Outbox>,
@@ -93,6 +110,7 @@ impl Running {
         session: Session,
         program: PtyProcess,
         listener: UnixListener,
+        lock: std::fs::File,
         daemon: u32,
         patience: Patience,
     ) -> Self {
@@ -103,6 +121,8 @@ impl Running {
             master: program.master,
             group: Some(Arc::new(program.group)),
             listener,
+            lock,
+            look_at: Instant::now() + patience.look,
             daemon,
             patience,
             scope: Scope::new(),
@@ -115,6 +135,7 @@ impl Running {
             read_after: None,
             audience_until,
             drained_at: None,
+            rests: false,
             ending: None,
             asked_end: Vec::new(),
         }
@@ -190,8 +211,9 @@ impl Running {
             self.patience.idle.filter(|_| self.session.is_alone()).map(|idle| self.session.idle_since + idle);
         let linger = self.session.ended().map(|_| self.session.idle_since + self.patience.linger);
         let drained = self.drained_at.filter(|_| self.wants_read());
-        let times = [idle, linger, drained, self.read_after, self.audience_until];
-        times.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        let rest = (!self.rests).then(|| self.session.idle_since + REST);
+        let times = [idle, linger, drained, rest, self.read_after, self.audience_until];
+        times.into_iter().flatten().fold(self.look_at, Instant::min)
     }
 
     /// Does what is due.
@@ -203,6 +225,23 @@ impl Running {
         }
         if is_due(self.audience_until) {
             self.audience_until = None;
+        }
+        if self.session.idle_since + REST > now {
+            self.rests = false;
+        } else if !self.rests {
+            self.rests = true;
+            self.session.rest();
+        }
+        if is_due(Some(self.look_at)) {
+            self.look_at = now + self.patience.look;
+            if has_no_name(&self.lock) {
+                // Nobody can come for it any more.
+                self.session.saw_end();
+                if self.session.ended().is_none() && self.ending.is_none() {
+                    tracing::warn!("the directory of this session is gone: it ends");
+                    self.hang_up(EndReason::Other);
+                }
+            }
         }
         if self.session.ended().is_some() {
             return;
@@ -343,6 +382,12 @@ impl Running {
             tracing::debug!(%error, "the terminal keeps its size");
         }
     }
+}
+
+/// Whether a file was removed that is still open.
+fn has_no_name(file: &std::fs::File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
 async fn type_into(master: &PtyMaster, bytes: Option<&Bytes>) -> io::Result<usize> {

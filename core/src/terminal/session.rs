@@ -181,6 +181,13 @@ impl Session {
         }
     }
 
+    /// Nothing was shown for a while: if nobody has anything coming, memory is given back.
+    pub(super) fn rest(&mut self) {
+        if self.clients.iter().all(|client| client.outbox.waiting() == 0) {
+            self.recent.rest();
+        }
+    }
+
     /// Whether the program may show more now: as long as the client that types takes it, or there is none.
     pub(super) fn has_room(&self) -> bool {
         self.control().is_none_or(|client| client.outbox.waiting() < CONTROL_BACKLOG)

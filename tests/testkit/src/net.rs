@@ -170,6 +170,28 @@ impl Inner {
         all
     }
 
+    /// Ends the sessions of a home, which outlive its daemon. With its process a session's terminal is hung up.
+    fn end_sessions(home: &Path) {
+        for session in std::fs::read_dir(home.join("sessions")).into_iter().flatten().flatten() {
+            let path = session.path().join("lock");
+            let held = |file: &std::fs::File| {
+                matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+            };
+            // Whoever holds the lock is whom it names.
+            let Some(text) =
+                std::fs::File::open(&path).ok().filter(held).and_then(|_| std::fs::read(&path).ok())
+            else {
+                continue;
+            };
+            let process: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            if let Some(pid) =
+                process["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1)
+            {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
     /// Ends a daemon that detached itself, if it still is one that this home's environment started.
     fn end_detached(home: &Path) {
         let Ok(text) = std::fs::read_to_string(home.join("malai.lock")) else { return };
@@ -189,6 +211,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         for home in self.homes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             Self::end_detached(home);
+            Self::end_sessions(home);
         }
         if std::thread::panicking() {
             // The test harness captures stderr writes of this macro only, and shows them with the failed test.

@@ -151,11 +151,6 @@ impl Running {
         self.stdout.lock().bytes.clone()
     }
 
-    /// Returns what stderr had so far.
-    pub fn stderr_so_far(&self) -> String {
-        String::from_utf8_lossy(&self.stderr.lock().bytes).into_owned()
-    }
-
     /// Waits for a whole line on stdout that fits, and returns it without its end.
     ///
     /// # Panics

@@ -118,12 +118,13 @@ pub async fn bridge(
                 BridgeEnd::ProcessGone
             }
             None => {
-                to_peer.reset(stream_code::CANCELLED);
-                from_peer.stop(stream_code::CANCELLED);
+                // What can go on does so over another connection of the process; the rest ends.
+                to_peer.reset(stream_code::MOVED);
+                from_peer.stop(stream_code::MOVED);
                 if let RawSend::Socket(send) = &mut to_process {
                     let reason = "the daemon of this device stops".to_owned();
                     let code = malai_model::code::ErrorCode::PeerLost;
-                    send.lose(Loss { code, reason, resumable: false });
+                    send.lose(Loss { code, reason, resumable: true });
                 }
                 BridgeEnd::Cancelled
             }

@@ -41,7 +41,8 @@ impl Rig {
         let session = Session::new(id.clone(), argv, user.name, WindowSize::default());
         let listener = socket::listen(dir.path()).expect("listens");
         let program = PtyProcess::spawn(&request, WindowSize::default(), Login::Program).expect("starts");
-        let mut running = Running::new(session, program, listener, effective_uid(), patience);
+        let (lock, _) = crate::terminal::life::claim(dir.path()).expect("is free");
+        let mut running = Running::new(session, program, listener, lock, effective_uid(), patience);
         let scope = Scope::new();
         let over = scope.spawn("session", async move { running.run_to_end().await });
         Self { dir, id, scope, over }
@@ -89,10 +90,10 @@ impl Rig {
         if let Err(error) = ask_end(&self.id, self.dir.path(), EndReason::Asked).await {
             assert!(matches!(error, SessionError::Gone { .. }), "{error}");
         }
-        self.is_over().await;
+        self.goes().await;
     }
 
-    async fn is_over(self) {
+    async fn goes(self) {
         tokio::time::timeout(LONG, self.over).await.expect("is over in time").expect("did not panic");
         self.scope.shutdown(Duration::from_secs(1)).await;
     }
@@ -188,7 +189,7 @@ async fn what_is_typed_arrives_and_what_is_shown_and_the_end_come_back() {
     assert_eq!(client.last().await, exited(3));
     assert!(client.text().ends_with("got hello\r\n"), "{:?}", client.text());
     client.writer.seen().await.expect("is told");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -387,13 +388,13 @@ async fn the_end_is_kept_for_who_comes_next_and_then_forgotten() {
     assert_eq!(client.last().await, exited(7));
     assert!(client.text().contains("last words"));
     client.writer.seen().await.expect("is told");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
 async fn an_end_that_nobody_comes_for_is_forgotten_after_a_while() {
     let patience = Patience { linger: Duration::from_millis(200), ..Patience::default() };
-    Rig::start_with("exit 0", patience).is_over().await;
+    Rig::start_with("exit 0", patience).goes().await;
 }
 
 #[tokio::test]
@@ -405,7 +406,7 @@ async fn a_session_that_is_ended_is_killed_if_it_must_be_and_its_client_hears_of
     let end = ask_end(&rig.id, rig.dir.path(), EndReason::Asked).await.expect("ends");
     assert_eq!(end, CommandEnd::Killed { signal: 9 });
     assert_eq!(client.last().await, HostEvent::Ended(end));
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -415,7 +416,7 @@ async fn a_client_whose_right_was_taken_away_hears_that() {
     ask_end(&rig.id, rig.dir.path(), EndReason::Revoked).await.expect("ends");
     let HostEvent::Failed(error) = client.last().await else { panic!("it is told something else") };
     assert_eq!(error.code.as_str(), "acl.revoked");
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -426,14 +427,14 @@ async fn a_session_that_nobody_uses_ends_when_it_is_to() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(rig.info().await.ended, None, "somebody is attached");
     drop(client);
-    rig.is_over().await;
+    rig.goes().await;
     // One that shows something is used.
     let rig = Rig::start_with(
         "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done; echo x > file; cat",
         patience,
     );
     rig.await_file("file").await;
-    rig.is_over().await;
+    rig.goes().await;
 }
 
 #[tokio::test]
@@ -464,7 +465,7 @@ async fn a_program_s_question_is_answered_here_only_while_nobody_is_attached() {
     let ask =
         "printf '\\033[6n'; dd bs=1 count=6 2>/dev/null | od -An -c | tr -d ' \\n' >> file; echo >> file";
     let rig = Rig::start(&format!("stty raw -echo; {ask}; echo first; {ask}; sleep 100"));
-    assert_eq!(rig.await_file("file").await, "033[1;1R\n");
+    assert!(rig.await_file("file").await.starts_with("033[1;1R\n"));
     let received = rig.await_info("asked", |info| info.ended.is_none()).await;
     drop(received);
     // A client that has nothing yet would answer the first question again: it gets the picture.
@@ -544,4 +545,48 @@ async fn a_session_that_hangs_is_not_waited_for() {
     let error = ask_info(&id, dir.path()).await.expect_err("does not answer");
     assert_eq!(error.code().as_str(), "session.failed");
     assert!(matches!(error, SessionError::Unanswered { .. }) && error.hint().is_some());
+}
+
+#[tokio::test]
+async fn a_shell_reads_what_was_typed_ahead() {
+    let rig = Rig::start("PS1='> ' exec sh -i");
+    let mut client = rig.attach(control(1, Some(0))).await;
+    client.sees("> ").await;
+    client.types("mine=kept\r").await;
+    client.types("echo said-$((1+0))\r").await;
+    client.sees("said-1").await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_directory_is_gone_ends() {
+    let patience = Patience { look: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::start_with("cat", patience);
+    assert_eq!(rig.info().await.ended, None);
+    std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
+    rig.goes().await;
+    // One whose program ended before does not wait for anybody.
+    let patience = Patience { look: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::start_with("exit 0", patience);
+    rig.await_info("ended", |info| info.ended.is_some()).await;
+    std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
+    rig.goes().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_session_at_rest_takes_no_time() {
+    let patience = Patience { look: Duration::from_millis(100), ..Patience::default() };
+    let rig = Rig::start_with("cat", patience);
+    rig.info().await;
+    let used = || {
+        let usage =
+            nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD).expect("is known");
+        usage.user_time().tv_sec() * 1_000_000 + i64::from(usage.user_time().tv_usec() as i32)
+    };
+    // Both run in this thread.
+    let before = used();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(used() - before < 300_000, "{} µs in a second", used() - before);
+    rig.end().await;
 }

@@ -388,6 +388,18 @@ pub struct ConnectionView {
     pub relayed: bool,
     /// The round trip in microseconds.
     pub rtt_us: u64,
+    /// Bytes sent over it, the network's own included.
+    #[serde(default)]
+    pub sent: u64,
+    /// Bytes that came over it, the network's own included.
+    #[serde(default)]
+    pub received: u64,
+    /// How many streams are open on it.
+    #[serde(default)]
+    pub streams: u64,
+    /// When it was made.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
 }
 
 /// What a copy came to.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use malai_model::wire::copy::lanes::{
     JOINED, LaneHello, LaneKey, MAX_LANE_BLOCK, MAX_STREAMS, encode_block_head,
 };
-use malai_model::wire::copy::{CopyRole, Frame, encode};
+use malai_model::wire::copy::{CopyRole, Frame, MAX_BLOCK, encode};
 
 use super::room::enter;
 use super::*;
@@ -117,7 +117,8 @@ fn what_is_under_way_is_bounded_and_the_writer_waits_for_the_reader() {
     let counting = written.clone();
     let total: u64 = 64 << 20;
     let writing = thread::spawn(move || {
-        let block = vec![5; MAX_LANE_BLOCK];
+        let mut block = Vec::new();
+        encode(&Frame::Data { digest: &[5; 32], bytes: &vec![5; MAX_BLOCK] }, &mut block);
         while counting.load(Ordering::SeqCst) < total {
             writer.write_all(&block).expect("writes");
             counting.fetch_add(block.len() as u64, Ordering::SeqCst);
