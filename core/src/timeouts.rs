@@ -8,6 +8,9 @@ pub const CONNECT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a peer may take to answer a short request.
 pub const REPLY: Duration = Duration::from_secs(10);
+/// How long a machine may take to start a command: it may have to ask a directory for the user, or wait for a home that
+/// is elsewhere.
+pub const START: Duration = Duration::from_secs(30);
 /// How long a peer that lost its rights has to hear so before its connection is closed.
 pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long closing an endpoint may take.

@@ -20,8 +20,9 @@ use crate::commands::{Context, Outcome};
 use crate::error::Failure;
 use crate::signals::Signals;
 
-/// How many blocks of what was typed may wait while the session takes nothing: escapes are heard meanwhile.
-const TYPED_BLOCKS: usize = 64;
+/// How many bytes that were typed may wait here while the session takes nothing: more than anybody types, so that
+/// escapes are heard meanwhile, and a large paste waits in the terminal.
+const HELD: usize = 1024 * 1024;
 const STDIN_BLOCK: usize = 64 * 1024;
 /// How long a connection is lost before that is said.
 const LOST_IN_SILENCE: Duration = Duration::from_millis(1500);
@@ -136,7 +137,7 @@ impl Shown<'_> {
         self.control.resize(raw::window());
         let mut escapes = Escapes::new(self.place.escape);
         let mut stdin = start_stdin();
-        let (typed, mut waiting) = mpsc::channel::<Bytes>(TYPED_BLOCKS);
+        let (typed, mut waiting) = mpsc::channel::<Bytes>(1);
         self.scope.spawn_until_stop("type", async move {
             while let Some(bytes) = waiting.recv().await {
                 if input.write(bytes).await.is_err() {
@@ -146,11 +147,12 @@ impl Shown<'_> {
             // Held until the session is left.
             std::future::pending::<()>().await;
         });
-        let mut room = None;
+        let mut held = Vec::new();
         let mut stdin_open = true;
         let mut hanging_up: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         let machine = self.machine.shown();
-        let mut showing = std::pin::pin!(show(self.screen.clone(), self.control.clone(), &machine, events));
+        let (screen, control) = (self.screen.clone(), self.control.clone());
+        let mut showing = std::pin::pin!(show(screen, control, &machine, self.place.escape, events));
         loop {
             tokio::select! {
                 left = &mut showing => return left,
@@ -158,18 +160,21 @@ impl Shown<'_> {
                 Some(()) = resized.recv() => self.control.resize(raw::window()),
                 Some(()) = continued.recv() => self.resume(),
                 () = over(&mut hanging_up) => return Left::HungUp,
-                free = typed.reserve(), if room.is_none() && stdin_open => match free {
-                    Ok(free) => room = Some(free),
-                    Err(_) => stdin_open = false,
+                free = typed.reserve(), if !held.is_empty() => match free {
+                    Ok(free) => free.send(std::mem::take(&mut held).into()),
+                    // The session is over, which its events tell.
+                    Err(_) => {
+                        stdin_open = false;
+                        held.clear();
+                    }
                 },
-                block = stdin.recv(), if room.is_some() => {
+                block = stdin.recv(), if stdin_open && held.len() < HELD => {
                     let parts = match block {
                         Some(block) => escapes.feed(&block),
                         None => {
                             stdin_open = false;
                             // A terminal that ended is gone, and its signal comes. A file or a pipe has no Ctrl-D.
                             if self.terminal.is_some() {
-                                room = None;
                                 continue;
                             }
                             vec![Typed::Bytes(END_OF_INPUT.to_vec())]
@@ -190,14 +195,10 @@ impl Shown<'_> {
                         }
                     }
                     match self.place.mode {
-                        AttachMode::Control if !bytes.is_empty() => {
-                            if let Some(room) = room.take() {
-                                room.send(bytes.into());
-                            }
-                        }
+                        AttachMode::Control => held.append(&mut bytes),
                         // Whoever only looks on has nothing else to interrupt.
                         AttachMode::Watch if bytes.contains(&CTRL_C) => self.control.detach(),
-                        AttachMode::Control | AttachMode::Watch => {}
+                        AttachMode::Watch => {}
                     }
                 }
             }
@@ -318,7 +319,13 @@ fn lasting(time: Duration) -> String {
 
 /// Writes output as it comes. A connection that is lost for more than a moment is said on the last line, and the screen
 /// is drawn anew when it is back.
-async fn show(screen: Screen, control: SessionControl, machine: &str, mut events: SessionEvents) -> Left {
+async fn show(
+    screen: Screen,
+    control: SessionControl,
+    machine: &str,
+    escape: EscapeChar,
+    mut events: SessionEvents,
+) -> Left {
     let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     let mut lost = false;
     let mut said = false;
@@ -328,7 +335,7 @@ async fn show(screen: Screen, control: SessionControl, machine: &str, mut events
                 Ok(event) => event,
                 Err(_) => {
                     said = true;
-                    screen.say(lost_line(machine));
+                    screen.say(lost_line(machine, escape));
                     continue;
                 }
             }
@@ -359,8 +366,12 @@ async fn show(screen: Screen, control: SessionControl, machine: &str, mut events
 }
 
 /// On the last line, with the cursor left where it is.
-fn lost_line(machine: &str) -> String {
-    let text = format!("the connection to {machine} is lost; trying again. ~. leaves");
+fn lost_line(machine: &str, escape: EscapeChar) -> String {
+    let leave = match escape {
+        EscapeChar::Is(_) => format!("{escape}. leaves"),
+        EscapeChar::None => "close the terminal to leave".to_owned(),
+    };
+    let text = format!("the connection to {machine} is lost; trying again. {leave}");
     format!("\x1b7\x1b[999;1H\x1b[0;7m[malai: {}]\x1b[0m\x1b[K\x1b8", escape_control(&text))
 }
 

@@ -11,6 +11,7 @@ use crate::p2p::{
     Channel, Incoming, P2pError, Redial, Stream, StreamReceiver, StreamSender, keep_resumed, new_resume_token,
 };
 use crate::task::Scope;
+use crate::timeouts;
 
 /// A command that runs somewhere. Dropping all its parts hangs it up, as closing a terminal would.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl RunningCommand {
     /// Asks for a command on a fresh stream and waits until it runs.
     ///
     /// # Errors
-    /// What the target refused it for, or what the connection failed with.
+    /// What the target refused it for, or what the connection failed with; [`ExecError::Unanswered`] after
+    /// [`timeouts::START`].
     pub async fn start(mut stream: Stream, request: ExecRequest) -> Result<Self, ExecError> {
         Self::ask(&mut stream, request).await?;
         Ok(Self::over(stream))
@@ -83,8 +85,12 @@ impl RunningCommand {
 
     /// Asks, and waits until the command runs; returns for how long its target keeps it without a connection.
     async fn ask(stream: &mut Stream, request: ExecRequest) -> Result<Option<Duration>, ExecError> {
-        stream.sender.send_message(&Request::Exec(request)).await?;
-        match stream.receiver.message::<Notice>().await? {
+        let answer = async {
+            stream.sender.send_message(&Request::Exec(request)).await?;
+            stream.receiver.message::<Notice>().await
+        };
+        let answer = tokio::time::timeout(timeouts::START, answer).await;
+        match answer.map_err(|_| ExecError::Unanswered)?? {
             Some(Notice::Started { resume_ms }) => Ok(resume_ms.map(Duration::from_millis)),
             Some(Notice::Failed(error)) => Err(ExecError::Remote(error)),
             Some(_) => Err(ExecError::OutOfTurn("not whether the command runs")),
@@ -171,5 +177,30 @@ impl CommandOutput {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use malai_model::code::ErrorCode;
+    use malai_model::id::Id52;
+
+    use super::*;
+
+    fn id(number: u8) -> Id52 {
+        fastn_id52::SecretKey::from_bytes(&[number; 32]).id52().parse().expect("is an id52")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_takes_a_command_and_says_nothing_is_not_waited_for_for_ever() {
+        let scope = Scope::new();
+        let (ours, theirs) = Stream::pair(&scope, id(1), id(2)).expect("makes a pair");
+        let request = ExecRequest { argv: vec!["true".to_owned()], env: Default::default(), resume: None };
+        let started = RunningCommand::start(ours, request);
+        let started = tokio::time::timeout(timeouts::START * 2, started).await.expect("has a deadline");
+        let error = started.expect_err("is not answered");
+        assert_eq!(error.code(), ErrorCode::Timeout);
+        assert!(error.hint().is_some());
+        drop(theirs);
     }
 }

@@ -22,6 +22,9 @@ pub enum ExecError {
     /// The target said something that does not belong here.
     #[error("understand the target: {0}")]
     OutOfTurn(&'static str),
+    /// The target accepted the request and says nothing.
+    #[error("hear whether the command runs: the machine does not answer")]
+    Unanswered,
     /// The command is over; nothing more can be sent to it.
     #[error("send to the command: it has ended")]
     Ended,
@@ -36,6 +39,7 @@ impl ExecError {
             #[cfg(all(feature = "host", unix))]
             Self::Host(error) => error.code(),
             Self::OutOfTurn(_) => ErrorCode::WireMalformed,
+            Self::Unanswered => ErrorCode::Timeout,
             Self::Ended => ErrorCode::Cancelled,
         }
     }
@@ -50,6 +54,11 @@ impl ExecError {
             #[cfg(all(feature = "host", unix))]
             Self::Host(error) => error.hint(),
             Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
+            Self::Unanswered => Some(
+                "it may be overloaded, or wait for a directory of users or a home that is elsewhere: its malai.log may \
+                 say more"
+                    .to_owned(),
+            ),
             Self::Ended => None,
         }
     }

@@ -138,12 +138,14 @@ impl ExecTarget {
         };
         match outcome {
             Some(Ok(Ok(end))) => {
-                last_word(sender, &Notice::Ended(end)).await;
-                group.finish().await?;
+                // First: a caller may take its time with the last of the output.
+                let collected = group.finish().await;
+                conclude(sender, &Notice::Ended(end), &revoked, kept).await;
+                collected?;
                 Ok(TargetOutcome::Ended(end))
             }
             Some(Ok(Err(error))) => {
-                last_word(sender, &failed(&error)).await;
+                conclude(sender, &failed(&error), &revoked, kept).await;
                 Err(error)
             }
             Some(Err(lost)) => {
@@ -156,10 +158,7 @@ impl ExecTarget {
                 let told = taken_away();
                 // Told at once, killed at once: neither waits for the other, and a caller that reads nothing does not
                 // keep the command alive.
-                let telling = async {
-                    _ = tokio::time::timeout(timeouts::REPLY, last_word(sender, &told)).await;
-                };
-                tokio::join!(telling, hang_up(&group));
+                tokio::join!(last_word(sender, &told), hang_up(&group));
                 Ok(TargetOutcome::Revoked)
             }
         }
@@ -235,9 +234,26 @@ async fn hang_up(group: &ProcessGroup) {
     }
 }
 
-/// Sends a last word. If the caller is gone there is nobody to tell, which is no failure of ours.
+/// Sends a last word to a caller that gets nothing else any more. If it is gone, or does not take it, there is nobody to
+/// tell, which is no failure of ours.
 async fn last_word(sender: StreamSender, notice: &Notice) {
-    if let Err(error) = sender.finish_with(notice).await {
+    match tokio::time::timeout(timeouts::REPLY, sender.finish_with(notice)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the caller is gone before the last word"),
+        Err(_) => tracing::debug!("the caller does not take the last word"),
+    }
+}
+
+/// Sends the rest of the output and a last word, for as long as the caller may have it.
+async fn conclude(
+    sender: StreamSender,
+    notice: &Notice,
+    revoked: &CancellationToken,
+    kept: Option<Duration>,
+) {
+    // A stream that outlives its connection waits until a loss of it is noticed; from then on its own time counts.
+    let patience = timeouts::REPLY + kept.map_or(Duration::ZERO, |_| timeouts::IDLE);
+    if let Err(error) = sender.conclude(Some(notice), patience, revoked.cancelled()).await {
         tracing::debug!(%error, "the caller is gone before the last word");
     }
 }

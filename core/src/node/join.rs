@@ -8,8 +8,7 @@ use malai_model::name::ClusterAlias;
 
 use super::{Member, Mode, Node, NodeError};
 use crate::cluster::{self, ClusterError, LoadedCluster, PendingJoin};
-use crate::identity::make_random;
-use crate::p2p::{Endpoint, EndpointOptions};
+use crate::p2p::{Endpoint, EndpointOptions, jittered};
 use malai_model::wire::local::{JoinClusterRequest, JoinVia, JoinedView};
 
 /// How often a machine asks although nothing happened: a manager that could not reach it may have been away.
@@ -228,10 +227,4 @@ impl Node {
 fn may_pass(error: &NodeError) -> bool {
     use malai_model::code::ErrorKind;
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Busy)
-}
-
-/// Between three quarters and five quarters of a time, so that a thousand machines do not ask at once.
-fn jittered(time: Duration) -> Duration {
-    let random = make_random::<1>().map_or(128, |bytes| u32::from(bytes[0]));
-    time * 3 / 4 + time * random / 512
 }

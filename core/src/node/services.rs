@@ -15,7 +15,7 @@ use malai_model::wire::local::{OpenRequest, ServiceView};
 
 use super::serve::{ServeProblem, refuse};
 use super::work::Ticket;
-use super::{Member, Mode, Node, NodeError};
+use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::{self, RunDenied};
 use crate::cluster::{ClusterError, LoadedCluster};
@@ -52,7 +52,7 @@ impl Node {
             Err(error) => error,
         };
         // It may have been added meanwhile: the manager is asked once.
-        if self.inner.mode == Mode::Dial && member.loaded().role != Role::Manager {
+        if member.loaded().role != Role::Manager {
             match self.sync(&member).await {
                 Ok(true) => return Ok(wanted.find(&member.loaded())?),
                 Ok(false) => {}

@@ -32,7 +32,7 @@ const LISTED_WORDS: usize = 4 * 1024;
 /// The signal that ends what does not heed another, where the end of a session is not told.
 const SIGKILL: u8 = 9;
 
-/// Sessions that are about to start, by their owner: they count before the registry knows them.
+/// Sessions that are about to start, by their owner: they count until they run.
 #[derive(Debug, Default)]
 pub(super) struct Opening(Mutex<HashMap<Id52, usize>>);
 
@@ -218,7 +218,7 @@ impl Node {
         let peer = asker.peer;
         let sessions = self.hosted_sessions()?;
         let grant = self.decide_or_tell(member, asker, ask, ticket)?;
-        let _reserved = self.reserve(sessions, peer)?;
+        let reserved = self.reserve(sessions, peer)?;
         let job = SessionJob {
             grant,
             cluster: member.alias().clone(),
@@ -232,6 +232,7 @@ impl Node {
             tracing::info!(cluster = %member.alias(), %peer, %error, "a session could not be started");
             error.to_wire()
         })?;
+        drop(reserved);
         // A change of the rules asks those that run; this one was about to.
         if ticket.revoked.is_cancelled() || !self.may_stay(&member.loaded(), &record) {
             _ = sessions.end(&record, EndReason::Revoked).await;
@@ -423,8 +424,11 @@ impl Node {
         let limits = &self.device().limits;
         let mut opening = self.inner.opening.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = opening.get(&peer).copied().unwrap_or(0);
-        let in_all = opening.values().sum::<usize>() + sessions.total();
-        if of_peer + sessions.count(&peer) >= limits.sessions_per_peer as usize
+        // What is being started counts here until it is among those that run.
+        let running = sessions.records();
+        let in_all = opening.values().sum::<usize>() + running.len();
+        if of_peer + running.iter().filter(|record| record.owner == peer).count()
+            >= limits.sessions_per_peer as usize
             || in_all >= limits.sessions as usize
         {
             return Err(WireError {

@@ -32,6 +32,7 @@ pub use options::{
     Admission, Discovery, EndpointOptions, NetworkOptions, Protocol, Relays, Serve, Transport,
 };
 pub use pool::{ConnectionView, Pool};
+pub(crate) use redial::jittered;
 pub use redial::{Redial, Redialling, keep_resumed, new_resume_token};
 pub use resumables::{Kept, Resumables};
 #[cfg(unix)]

@@ -1,7 +1,8 @@
 //! One warm connection for each peer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use malai_model::id::Id52;
@@ -24,14 +25,32 @@ pub struct Pool {
     slots: Arc<Mutex<HashMap<Id52, Slot>>>,
 }
 
-/// A peer's place. Whoever holds the lock connects; others wait for what comes of it.
-type Slot = Arc<tokio::sync::Mutex<Place>>;
+/// A peer's place.
+type Slot = Arc<Place>;
 
 #[derive(Debug, Default)]
 struct Place {
-    warm: Option<Warm>,
-    /// When and why nobody could be reached.
-    failed: Option<(Instant, P2pError)>,
+    /// Whoever holds it asks or connects; others wait for what comes of it. In it: when and why nobody could be reached.
+    dialling: tokio::sync::Mutex<Option<(Instant, P2pError)>>,
+    /// Readable meanwhile.
+    warm: Mutex<Option<Warm>>,
+}
+
+impl Place {
+    fn warm(&self) -> MutexGuard<'_, Option<Warm>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Option<Connection> {
+        let warm = self.warm();
+        let connection = &warm.as_ref()?.connection;
+        (!connection.is_closed()).then(|| connection.clone())
+    }
+
+    fn keep(&self, connection: &Connection) {
+        let pulse = Pulse::of(connection);
+        *self.warm() = Some(Warm { connection: connection.clone(), used: Instant::now(), pulse });
+    }
 }
 
 #[derive(Debug)]
@@ -84,59 +103,57 @@ impl Pool {
     ) -> Result<Connection, P2pError> {
         let slot = self.lock().entry(peer).or_default().clone();
         let begun = Instant::now();
-        let Ok(mut place) = tokio::time::timeout(deadline, slot.lock()).await else {
+        let Ok(mut failed) = tokio::time::timeout(deadline, slot.dialling.lock()).await else {
             let tried = vec!["another attempt, still under way".to_owned()];
             return Err(P2pError::Unreachable { peer, tried, after: deadline });
         };
-        if let Some(warm) = place.warm.as_mut().filter(|warm| !warm.connection.is_closed())
-            && (warm.pulse.is_fresh(&warm.connection) || Self::answers_in_time(warm).await)
-        {
-            warm.used = Instant::now();
-            return Ok(warm.connection.clone());
+        let left = || deadline.saturating_sub(begun.elapsed());
+        let mut slow = None;
+        if let Some(connection) = slot.open() {
+            let fresh = slot.warm().as_mut().is_some_and(|warm| {
+                let fresh = warm.pulse.is_fresh(&connection);
+                if fresh {
+                    warm.used = Instant::now();
+                }
+                fresh
+            });
+            if fresh {
+                return Ok(connection);
+            }
+            let patience = connection.patience().min(left());
+            if tokio::time::timeout(patience, connection.answers()).await.is_ok_and(|alive| alive) {
+                slot.keep(&connection);
+                return Ok(connection);
+            }
+            slow = Some(connection).filter(|slow| !slow.is_closed());
         }
-        if let Some((_, error)) = place.failed.as_ref().filter(|(at, _)| *at > begun) {
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at > begun) {
             return Err(error.clone());
         }
-        let left = || deadline.saturating_sub(begun.elapsed());
         let connect = self.endpoint.connect(peer, Protocol::Member, hints, left());
-        let connected = match place.warm.take().filter(|warm| !warm.connection.is_closed()) {
+        let connected = match slow {
             None => connect.await,
             // It may be slow, or dead: whichever answers first.
-            Some(slow) => tokio::select! {
-                connected = connect => connected,
-                connection = still_answers(&slow.connection) => Ok(connection),
-            },
+            Some(slow) => either(connect, &slow, left).await,
         };
         match connected {
             Ok(connection) => {
-                let pulse = Pulse::of(&connection);
-                let warm = Warm { connection: connection.clone(), used: Instant::now(), pulse };
-                *place = Place { warm: Some(warm), failed: None };
+                slot.keep(&connection);
+                *failed = None;
                 Ok(connection)
             }
             Err(error) => {
-                place.failed = Some((Instant::now(), error.clone()));
+                *slot.warm() = None;
+                *failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
     }
 
-    async fn answers_in_time(warm: &mut Warm) -> bool {
-        let patience = warm.connection.patience();
-        let answered =
-            tokio::time::timeout(patience, warm.connection.answers()).await.is_ok_and(|alive| alive);
-        if answered {
-            warm.pulse.heard();
-        }
-        answered
-    }
-
     /// Returns the connection to a peer that is open now, if there is one; never dials.
     pub fn open(&self, peer: &Id52) -> Option<Connection> {
         let slot = self.lock().get(peer)?.clone();
-        let place = slot.try_lock().ok()?;
-        let connection = &place.warm.as_ref()?.connection;
-        (!connection.is_closed()).then(|| connection.clone())
+        slot.open()
     }
 
     /// Drops a peer's connection, so that the next call makes a new one; streams that are open go on.
@@ -150,43 +167,51 @@ impl Pool {
         let mut views: Vec<ConnectionView> = slots
             .iter()
             .filter_map(|(peer, slot)| {
-                let place = slot.try_lock().ok()?;
-                let connection = &place.warm.as_ref()?.connection;
-                (!connection.is_closed()).then(|| ConnectionView {
-                    peer: *peer,
-                    path: connection.path(),
-                    stats: connection.stats(),
-                })
+                let connection = slot.open()?;
+                Some(ConnectionView { peer: *peer, path: connection.path(), stats: connection.stats() })
             })
             .collect();
         views.sort_by_key(|view| view.peer);
         views
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id52, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id52, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Resolves when the peer answers; never if the connection is over.
-async fn still_answers(connection: &Connection) -> Connection {
-    if !connection.answers().await {
-        std::future::pending::<()>().await;
+/// A new connection or the one that is slow, whichever comes first; where no new one can be made, as on a network that
+/// is away for a moment, the slow one has the rest of the time.
+async fn either(
+    connect: impl Future<Output = Result<Connection, P2pError>>,
+    slow: &Connection,
+    left: impl Fn() -> Duration,
+) -> Result<Connection, P2pError> {
+    let (mut connect, mut answers) = (pin!(connect), pin!(slow.answers()));
+    tokio::select! {
+        connected = &mut connect => match connected {
+            Err(error @ P2pError::Unreachable { .. }) => match tokio::time::timeout(left(), answers).await {
+                Ok(true) => Ok(slow.clone()),
+                Ok(false) | Err(_) => Err(error),
+            },
+            connected => connected,
+        },
+        alive = &mut answers => if alive { Ok(slow.clone()) } else { connect.await },
     }
-    connection.clone()
 }
 
 /// Closes what nobody has used for so long, and forgets what is dead.
 fn sweep(slots: &Mutex<HashMap<Id52, Slot>>, idle: Duration) {
     slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
         // Locked: somebody is connecting.
-        let Ok(mut place) = slot.try_lock() else { return true };
-        let keep = place.warm.as_mut().is_some_and(|warm| {
+        let Ok(_dialling) = slot.dialling.try_lock() else { return true };
+        let mut place = slot.warm();
+        let keep = place.as_mut().is_some_and(|warm| {
             warm.pulse.look(&warm.connection);
             let used = !warm.connection.is_unused() || warm.used.elapsed() < idle;
             used && !warm.connection.is_closed()
         });
-        if !keep && let Some(warm) = place.warm.take() {
+        if !keep && let Some(warm) = place.take() {
             warm.connection.close(CloseReason::normal());
         }
         keep
@@ -300,5 +325,42 @@ mod tests {
         network.heal(caller, server);
         let again = pool.get(server, &[], PATIENCE).await.expect("connects");
         assert!(!again.is_same(&first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_connection_is_shown_while_it_is_asked_and_taken_where_no_other_can_be_made() {
+        let (two, network) = Two::memory().await;
+        let server = two.server.id52();
+        let us = two.caller.id52();
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let first = pool.get(server, &[], PATIENCE).await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        network.delay(Duration::from_secs(1));
+        network.refuse(us, server);
+        let begun = Instant::now();
+        let looking = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(pool.open(&server).is_some_and(|open| open.is_same(&first)), "while it is asked");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(pool.connections().len(), 1, "while another is tried");
+        };
+        let (again, ()) = tokio::join!(pool.get(server, &[], Duration::from_secs(20)), looking);
+        assert!(again.expect("answers in the end").is_same(&first));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_takes_no_longer_than_the_caller_waits() {
+        let (two, network) = Two::memory().await;
+        let (us, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        pool.get(server, &[], PATIENCE).await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        network.partition(us, server);
+        let (begun, deadline) = (Instant::now(), Duration::from_millis(20));
+        pool.get(server, &[], deadline).await.expect_err("nothing passes");
+        assert!(begun.elapsed() < deadline * 2, "{:?}", begun.elapsed());
     }
 }

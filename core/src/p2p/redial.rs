@@ -82,7 +82,7 @@ fn is_final(error: &P2pError) -> bool {
 }
 
 /// Three to five quarters of a pause, so that what was lost together does not return all at once.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without randomness it is the pause itself that is waited for.
     let share = getrandom::fill(&mut byte).map_or(128, |()| u32::from(byte[0]));

@@ -8,6 +8,7 @@ use malai_model::wire::{Notice, Request};
 
 use super::ServiceError;
 use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::timeouts;
 
 /// A connection to a service. Dropping both its parts breaks it off, which the service sees as a reset.
 #[derive(Debug)]
@@ -35,11 +36,17 @@ impl ServiceConnection {
     /// Asks for a service on a fresh stream and waits until it is connected.
     ///
     /// # Errors
-    /// What the hosting machine refused it for, or what the connection failed with.
+    /// What the hosting machine refused it for, or what the connection failed with; [`ServiceError::Unanswered`] after
+    /// [`timeouts::REPLY`].
     pub async fn start(stream: Stream, service: ServiceName) -> Result<Self, ServiceError> {
         let Stream { sender, mut receiver } = stream;
-        sender.send_message(&Request::Connect { service }).await?;
-        match receiver.message::<Notice>().await? {
+        let answer = async {
+            sender.send_message(&Request::Connect { service }).await?;
+            receiver.message::<Notice>().await
+        };
+        // Longer than the machine waits for the service itself.
+        let answer = tokio::time::timeout(timeouts::REPLY, answer).await;
+        match answer.map_err(|_| ServiceError::Unanswered)?? {
             Some(Notice::Started { .. }) => {}
             Some(Notice::Failed(error)) => return Err(ServiceError::Remote(error)),
             Some(_) => return Err(ServiceError::OutOfTurn("not whether the service is connected")),
@@ -122,4 +129,29 @@ fn refused(incoming: Incoming) -> Result<(), ServiceError> {
 
 fn lost() -> P2pError {
     P2pError::Lost { reason: "the stream ended before the service did".to_owned() }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use malai_model::code::ErrorCode;
+    use malai_model::id::Id52;
+
+    use super::*;
+    use crate::task::Scope;
+
+    fn id(number: u8) -> Id52 {
+        fastn_id52::SecretKey::from_bytes(&[number; 32]).id52().parse().expect("is an id52")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_takes_a_request_and_says_nothing_is_not_waited_for_for_ever() {
+        let scope = Scope::new();
+        let (ours, theirs) = Stream::pair(&scope, id(1), id(2)).expect("makes a pair");
+        let started = ServiceConnection::start(ours, "ssh".parse().expect("is a name"));
+        let started = tokio::time::timeout(timeouts::REPLY * 2, started).await.expect("has a deadline");
+        let error = started.expect_err("is not answered");
+        assert_eq!(error.code(), ErrorCode::Timeout);
+        assert!(error.hint().is_some());
+        drop(theirs);
+    }
 }

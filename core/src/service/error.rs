@@ -19,6 +19,9 @@ pub enum ServiceError {
     /// The hosting machine said something that does not belong here.
     #[error("understand the machine: {0}")]
     OutOfTurn(&'static str),
+    /// The hosting machine accepted the request and says nothing.
+    #[error("hear of the service: the machine does not answer")]
+    Unanswered,
     /// The service does not answer on the machine that hosts it.
     #[error("connect to the service {service}: it does not answer on its machine")]
     Unreachable {
@@ -52,6 +55,7 @@ impl ServiceError {
             Self::Remote(error) => error.code,
             Self::Network(error) => error.code(),
             Self::OutOfTurn(_) => ErrorCode::WireMalformed,
+            Self::Unanswered => ErrorCode::Timeout,
             Self::Unreachable { .. } | Self::Broken { .. } => ErrorCode::ServiceUnreachable,
             Self::OnDemand(_) | Self::Http(_) => ErrorCode::WireUnsupported,
         }
@@ -65,6 +69,7 @@ impl ServiceError {
             }
             Self::Network(error) => error.hint(),
             Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
+            Self::Unanswered => Some("it may be overloaded: its malai.log may say more".to_owned()),
             Self::Unreachable { .. } => Some(
                 "does it run there, and are its host and port in the cluster's config the right ones?".to_owned(),
             ),

@@ -74,7 +74,11 @@ pub async fn serve_service(
     drop(receiver);
     match spliced {
         Some(Ok(())) => {
-            finish(sender.finish()).await;
+            // It may take its time with the last of what the service said.
+            let nothing = None::<&Notice>;
+            if let Err(error) = sender.conclude(nothing, timeouts::REPLY, revoked.cancelled()).await {
+                tracing::debug!(%error, "the caller is gone before the end");
+            }
             Ok(ServiceOutcome::Closed)
         }
         Some(Err(Broke::Service(source))) => {
@@ -260,12 +264,8 @@ fn failed(error: &ServiceError) -> Notice {
 
 /// Sends a last word. If the caller is gone there is nobody to tell, which is no failure of ours.
 async fn last_word(sender: StreamSender, notice: &Notice) {
-    finish(sender.finish_with(notice)).await;
-}
-
-/// A caller that does not take the end keeps its request open for no longer than this.
-async fn finish(finishing: impl Future<Output = Result<(), P2pError>>) {
-    if let Ok(Err(error)) = tokio::time::timeout(timeouts::REPLY, finishing).await {
+    // A caller that does not take it keeps its request open for no longer than this.
+    if let Ok(Err(error)) = tokio::time::timeout(timeouts::REPLY, sender.finish_with(notice)).await {
         tracing::debug!(%error, "the caller is gone before the last word");
     }
 }

@@ -34,6 +34,8 @@ struct World {
     links: Vec<std::sync::Weak<Session>>,
     /// Pairs whose bytes do not pass, smaller id first.
     parted: HashSet<(Id52, Id52)>,
+    /// Pairs that nobody can connect, smaller id first; the connections that they have go on.
+    refused: HashSet<(Id52, Id52)>,
     /// Who does not read at all.
     stalled: HashSet<Id52>,
     /// How many bytes still pass between two before their connection breaks.
@@ -83,6 +85,11 @@ impl Network {
     /// Lets nothing pass between two until [`Network::heal`]; what is sent meanwhile arrives then.
     pub fn partition(&self, a: Id52, b: Id52) {
         lock(&self.0).parted.insert(pair(a, b));
+    }
+
+    /// Makes every further attempt to connect two fail at once, as without a route; connections that are there go on.
+    pub fn refuse(&self, a: Id52, b: Id52) {
+        lock(&self.0).refused.insert(pair(a, b));
     }
 
     /// Ends a partition.
@@ -187,6 +194,10 @@ impl Node {
         let world = &self.network.0;
         let (gate, accepted, scope, counters) = {
             let mut world = lock(world);
+            if world.refused.contains(&pair(self.id, peer)) {
+                let tried = vec!["memory".to_owned()];
+                return Some(Err(P2pError::Unreachable { peer, tried, after: Duration::ZERO }));
+            }
             let listener = world.nodes.get(&peer)?;
             if listener.gate.is_none()
                 || world.parted.contains(&pair(self.id, peer))

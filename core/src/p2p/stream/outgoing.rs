@@ -277,6 +277,15 @@ impl Outgoing {
             })
     }
 
+    /// Says whether there is data that the transport has not taken yet.
+    pub(super) fn owes(&self) -> bool {
+        let waits = |lane: Lane| {
+            let lane = &self.lanes[lane.index()];
+            !lane.replay.is_empty() || !lane.held.is_empty()
+        };
+        !self.is_flushed() || waits(Lane::Main) || waits(Lane::Stderr)
+    }
+
     /// Says whether frames may go out now.
     fn flows(&self) -> bool {
         self.resumption

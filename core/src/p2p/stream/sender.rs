@@ -3,15 +3,20 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use malai_model::wire::frame::{Lane, MAX_DATA};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
 use super::suspended::Flow;
 use super::{Channel, RawEnd, Shared, lock};
 use crate::p2p::error::{P2pError, stream_code};
+
+/// How often it is looked whether a peer is still owed something.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sends messages and bytes.
 ///
@@ -79,6 +84,54 @@ impl StreamSender {
     /// # Cancel safety
     /// Cancelled before all is handed over, it gives the stream up as if the half was dropped.
     pub async fn finish(self) -> Result<(), P2pError> {
+        self.finishing().await
+    }
+
+    /// As [`Self::finish`], with a last message before, if there is one, for a peer that may take its time with what it
+    /// is owed and no more than that: it is given up when `revoked` resolves, and let go when everything that is for it
+    /// was handed over `patience` ago and it has not acknowledged that.
+    ///
+    /// # Errors
+    /// As [`Self::finish_with`]; [`P2pError::StreamReset`] if it was given up, [`stream_code::STALLED`] if it was let go.
+    ///
+    /// # Cancel safety
+    /// As [`Self::finish`].
+    pub async fn conclude<T: Serialize + ?Sized>(
+        self,
+        message: Option<&T>,
+        patience: Duration,
+        revoked: impl Future<Output = ()>,
+    ) -> Result<(), P2pError> {
+        let finishing = async {
+            if let Some(message) = message {
+                self.put_last(message).await?;
+            }
+            self.finishing().await
+        };
+        let code = tokio::select! {
+            biased;
+            () = revoked => stream_code::REVOKED,
+            done = finishing => return done,
+            () = self.owes_nothing_for(patience) => stream_code::STALLED,
+        };
+        self.reset(code);
+        Err(P2pError::StreamReset { code })
+    }
+
+    /// Resolves when there was nothing for so long that the peer is owed: no data, that is.
+    async fn owes_nothing_for(&self, patience: Duration) {
+        let mut since = None;
+        loop {
+            if lock(&self.shared.out).owes() {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= patience {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY.min(patience)).await;
+        }
+    }
+
+    async fn finishing(&self) -> Result<(), P2pError> {
         loop {
             poll_fn(|cx| {
                 self.poll_with(cx, |out| {
@@ -156,6 +209,11 @@ impl StreamSender {
     /// # Cancel safety
     /// As [`StreamSender::finish`].
     pub async fn finish_with<T: Serialize + ?Sized>(self, message: &T) -> Result<(), P2pError> {
+        self.put_last(message).await?;
+        self.finish().await
+    }
+
+    async fn put_last<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), P2pError> {
         let message = encode(message)?;
         poll_fn(|cx| {
             self.poll_with(cx, |out| {
@@ -166,8 +224,7 @@ impl StreamSender {
                 Ok(accepted)
             })
         })
-        .await?;
-        self.finish().await
+        .await
     }
 
     /// Gives up: the peer learns that what came is not all. Codes: [`stream_code`].

@@ -394,3 +394,62 @@ async fn a_peer_that_stops_reading_holds_up_its_own_stream_until_it_goes_on() {
     drop((ours, theirs, into));
     two.end().await;
 }
+
+/// Accepts more than a reader that pauses has given credit for: some of it waits on this side.
+async fn send_more_than_granted(sender: &StreamSender) -> Vec<u8> {
+    let mut all = pattern(100 * 1024, 5).to_vec();
+    soon(sender.send(Channel::Main, Bytes::from(all.clone()))).await.expect("is accepted");
+    for n in 0..600 {
+        let piece = pattern(100, n);
+        all.extend_from_slice(&piece);
+        soon(sender.send(Channel::Main, piece)).await.expect("is accepted");
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_owed_data_may_take_any_time_unless_its_right_is_taken_away() {
+    let (two, _network) = Two::memory().await;
+    let (ours, theirs) = two.connected().await;
+    let patience = Duration::from_secs(5);
+    let (mut opened, accepted) = stream(&ours, &theirs).await;
+    drop(accepted.receiver);
+    let all = send_more_than_granted(&accepted.sender).await;
+    let pauses = async {
+        tokio::time::sleep(patience * 20).await;
+        let data = soon(drain(&mut opened.receiver, Channel::Main)).await.expect("receives");
+        let last = soon(opened.receiver.message::<String>()).await.expect("receives");
+        (data, last)
+    };
+    let concluded = accepted.sender.conclude(Some("end"), patience, std::future::pending());
+    let (concluded, (data, last)) = tokio::join!(concluded, pauses);
+    concluded.expect("is taken in the end");
+    assert!(data == all && last.as_deref() == Some("end"), "{} of {} bytes", data.len(), all.len());
+
+    let (_opened, accepted) = stream(&ours, &theirs).await;
+    drop(accepted.receiver);
+    send_more_than_granted(&accepted.sender).await;
+    let revoked = tokio::time::sleep(patience * 20);
+    let begun = tokio::time::Instant::now();
+    let given_up = accepted.sender.conclude(Some("end"), patience, revoked).await;
+    assert!(matches!(given_up, Err(P2pError::StreamReset { code: stream_code::REVOKED })), "{given_up:?}");
+    assert_eq!(begun.elapsed().as_secs(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_owed_nothing_and_acknowledges_nothing_is_let_go_and_can_still_read_it() {
+    let (two, network) = Two::memory().await;
+    let (ours, theirs) = two.connected().await;
+    let (mut opened, accepted) = stream(&ours, &theirs).await;
+    drop(accepted.receiver);
+    accepted.sender.send(Channel::Main, Bytes::from_static(b"few")).await.expect("is accepted");
+    network.stall(two.caller.id52());
+    let (begun, patience) = (tokio::time::Instant::now(), Duration::from_secs(5));
+    let let_go = accepted.sender.conclude(Some("end"), patience, std::future::pending()).await;
+    assert!(matches!(let_go, Err(P2pError::StreamReset { code: stream_code::STALLED })), "{let_go:?}");
+    assert!(begun.elapsed() < patience * 2, "{:?}", begun.elapsed());
+    network.resume(two.caller.id52());
+    assert_eq!(soon(drain(&mut opened.receiver, Channel::Main)).await.expect("receives"), b"few");
+    let last = soon(opened.receiver.message::<String>()).await.expect("receives");
+    assert_eq!(last.as_deref(), Some("end"));
+}

@@ -11,7 +11,7 @@ use super::shared::{Ask, Shared};
 use super::shown::Shown;
 use super::typed::Gap;
 use super::{AttachError, Link, OnReturn, Redial, SessionEvent};
-use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender, jittered};
 use crate::timeouts;
 
 /// The pause after the first failed attempt to come back, and the longest one.
@@ -132,6 +132,7 @@ impl Driver {
         }
         tracing::debug!(session = %self.shared.session, ?attached, asked = received, "attached again");
         self.shown.attach(&attached, received);
+        self.shared.attached(window);
         Ok(stream)
     }
 }
@@ -253,14 +254,6 @@ async fn leaving(shared: &Shared) -> Option<Result<SessionEvent, AttachError>> {
             Ask::Resize(_) => {}
         }
     }
-}
-
-/// Spreads the attempts of many clients of one machine: between a half of the pause and all of it.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [128_u8];
-    // Without randomness the pause is what it is.
-    _ = getrandom::fill(&mut byte);
-    pause / 2 + pause * u32::from(byte[0]) / 510
 }
 
 /// Lists or ends sessions: one question, one answer after the other until it is complete.

@@ -51,7 +51,10 @@ impl AttachError {
             Self::Network(error) => error.hint(),
             Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
             Self::TypedLost(_) => Some("the session goes on: attach to it again".to_owned()),
-            Self::Unanswered | Self::Over => None,
+            Self::Unanswered => {
+                Some("it may be overloaded: its malai.log may say more; then try again".to_owned())
+            }
+            Self::Over => None,
         }
     }
 

@@ -22,7 +22,7 @@ use self::driver::Driver;
 pub use self::error::AttachError;
 use self::shared::Shared;
 use self::shown::Shown;
-use crate::p2p::{PathView, Stream};
+use crate::p2p::{PathView, Stream, new_resume_token};
 use crate::task::Scope;
 use crate::timeouts;
 
@@ -136,7 +136,7 @@ impl SessionClient {
         redial: Arc<dyn Redial>,
         scope: &Scope,
     ) -> Result<Self, AttachError> {
-        let client = make_token()?;
+        let client = new_resume_token()?;
         request.client = Some(client.clone());
         let window = request.window;
         let (stream, attached) = driver::attach(stream, &Request::OpenSession(request)).await?;
@@ -155,7 +155,7 @@ impl SessionClient {
         redial: Arc<dyn Redial>,
         scope: &Scope,
     ) -> Result<Self, AttachError> {
-        let client = make_token()?;
+        let client = new_resume_token()?;
         let request = AttachSession { session, mode, client: client.clone(), window, received: None };
         let (stream, attached) = driver::attach(stream, &Request::AttachSession(request)).await?;
         Ok(Self::start(stream, &attached, (client, mode, window), redial, scope))
@@ -302,10 +302,4 @@ impl SessionControl {
     pub fn status(&self) -> SessionStatus {
         self.0.status()
     }
-}
-
-fn make_token() -> Result<ResumeToken, AttachError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| AttachError::OutOfTurn("this device has no randomness"))?;
-    Ok(ResumeToken::from_random(bytes))
 }

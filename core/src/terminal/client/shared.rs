@@ -270,6 +270,16 @@ impl Shared {
         (state.window, (on_return == OnReturn::Continue).then_some(received))
     }
 
+    /// An attempt with this window succeeded: what was asked for meanwhile is done now.
+    pub(super) fn attached(&self, window: WindowSize) {
+        let mut state = self.lock();
+        state.resized = state.window != window;
+        state.redraw |= std::mem::take(&mut state.on_return) == OnReturn::Redraw;
+        if state.resized || state.redraw {
+            self.asked.notify_one();
+        }
+    }
+
     /// An attempt failed: what was to happen on the return still is.
     pub(super) fn not_attached(&self, asked: Option<u64>) {
         if asked.is_none() {

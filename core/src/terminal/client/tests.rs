@@ -191,6 +191,32 @@ async fn it_tries_again_while_that_may_help_and_no_longer() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_while_it_attaches_again_is_done_when_it_has() {
+    let mut machine = Machine::new();
+    let (client, first, _) = machine.open().await;
+    let SessionClient { mut events, input: _input, control } = client;
+    lose(first);
+    assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
+    let (mut second, _) = machine.attempt().await;
+    let window = WindowSize { columns: 100, rows: 30, ..WindowSize::default() };
+    control.resize(window);
+    // Taken by whoever waits for the attempt.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    attached(&second, 0, 0, 0).await;
+    let notice = within(second.receiver.message::<Notice>()).await.expect("reads");
+    assert_eq!(notice, Some(Notice::Resize { window }));
+
+    lose(second);
+    let (third, _) = machine.attempt().await;
+    control.redraw();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    attached(&third, 0, 0, 0).await;
+    let (fourth, request) = machine.attempt().await;
+    assert_eq!((request.window, request.received), (window, None));
+    drop(fourth);
+}
+
+#[tokio::test]
 async fn a_screen_that_something_else_wrote_on_is_drawn_anew() {
     let mut machine = Machine::new();
     let (client, first, token) = machine.open().await;
