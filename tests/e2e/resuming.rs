@@ -1,9 +1,8 @@
 //! Commands over a link that drops.
 
-use std::net::UdpSocket;
 use std::time::Duration;
 
-use malai_testkit::{Cluster, TestNet, UdpLink};
+use malai_testkit::Cluster;
 use sha2::{Digest, Sha256};
 
 use crate::{SOON, net};
@@ -13,32 +12,11 @@ fn away() -> Duration {
     Duration::from_secs(if std::env::var_os("MALAI_E2E_FULL").is_some() { 30 } else { 20 })
 }
 
-/// A cluster in which the laptop, which has no daemon, and the desk, which has one, reach web01 through a link and in no
-/// other way. `None` where there is no IPv6.
-pub(crate) fn linked_cluster(net: &TestNet) -> Option<(Cluster, UdpLink)> {
-    let port = UdpSocket::bind("[::1]:0").ok()?.local_addr().ok()?.port();
-    let link = UdpLink::between_families(port)?;
-    let lines = format!("allow_from = \"laptop, desk\"\naddresses = [\"{}\"]", link.address());
-    let mut cluster = Cluster::with_config(net, &["web01", "laptop", "desk"], &[("web01", &lines)], "");
-    let v4 = || "127.0.0.1:0".to_owned();
-    for (name, bind) in [("web01", format!("[::1]:{port}")), ("laptop", v4()), ("desk", v4())] {
-        let member = cluster.member(name);
-        member.stop();
-        let toml = format!("[network]\nbind = \"{bind}\"\nrelays = \"none\"\ndiscovery = []\n");
-        member.home.write("malai.toml", &toml);
-        // Where others were seen is another way.
-        let _none = std::fs::remove_file(member.home.path().join("peers.json"));
-    }
-    cluster.member("web01").start();
-    cluster.member("desk").start();
-    Some((cluster, link))
-}
-
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn a_command_over_a_link_that_drops_ends_with_the_right_bytes_and_status() {
     let net = net();
-    let Some((cluster, link)) = linked_cluster(&net) else {
+    let Some((cluster, link)) = Cluster::linked(&net) else {
         eprintln!("not run: there is no IPv6 on loopback");
         return;
     };

@@ -2,7 +2,6 @@
 
 use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
 
-use crate::resuming::linked_cluster;
 use crate::shells::{ask, sessions, shell};
 use crate::{SOON, net, not_run, open_cluster};
 
@@ -321,7 +320,7 @@ fn hostile_titles_and_words_are_listed_escaped() {
 #[test]
 fn a_link_that_drops_is_bridged_over() {
     let net = net();
-    let Some((cluster, link)) = linked_cluster(&net) else {
+    let Some((cluster, link)) = malai_testkit::Cluster::linked(&net) else {
         not_run("there is no IPv6 on loopback");
         return;
     };

@@ -11,11 +11,18 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::error::P2pError;
+use crate::timeouts;
 
 /// For so long, or for three round trips if that is longer, a connection that was heard of is taken to live: commands
-/// one after the other are spared the question, and in less time nobody starts a daemon anew. To somebody who types a
-/// command now and then a round trip is nothing.
+/// one after the other are spared the question, and in less time nobody starts a daemon anew.
 const TRUSTED: Duration = Duration::from_millis(20);
+/// From this round trip on the question costs what somebody who types feels: then a connection is taken to live as long
+/// as it may have been silent while it does, which is the time between two signs of life and between two looks.
+const FAR: Duration = Duration::from_millis(10);
+const TRUSTED_FAR: Duration =
+    timeouts::KEEP_ALIVE.saturating_add(LOOK_EVERY).saturating_add(Duration::from_secs(1));
+/// How often connections that are kept are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The least and the most time to answer before another connection is tried beside.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -38,13 +45,20 @@ impl Pulse {
 
     /// Whether it was heard of just now.
     pub(super) fn is_fresh(&mut self, connection: &Connection) -> bool {
+        self.look(connection);
+        let rtt = connection.rtt();
+        let trusted = if rtt < FAR { TRUSTED.max(rtt * 3) } else { TRUSTED_FAR.max(rtt * 3) };
+        self.heard.elapsed() <= trusted
+    }
+
+    /// Notes whether something has come.
+    pub(super) fn look(&mut self, connection: &Connection) {
         let (now, received) = (Instant::now(), connection.received());
         // What came since somebody looked came after that.
         if received > self.received {
             self.heard = self.heard.max(self.looked);
         }
         (self.received, self.looked) = (received, now);
-        now.duration_since(self.heard) <= TRUSTED.max(connection.rtt() * 3)
     }
 
     /// Notes that it answered.

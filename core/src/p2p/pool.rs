@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::connection::{CloseReason, Connection, ConnectionStats, PathView};
 use super::endpoint::Endpoint;
 use super::error::P2pError;
-use super::health::Pulse;
+use super::health::{LOOK_EVERY, Pulse};
 use super::options::Protocol;
 use crate::task::Scope;
 use crate::timeouts;
@@ -58,7 +58,7 @@ impl Pool {
         let pool = Self { endpoint, slots: Arc::default() };
         let slots = Arc::downgrade(&pool.slots);
         scope.spawn_until_stop("pool", async move {
-            let mut ticks = tokio::time::interval(timeouts::POOL_IDLE / 4);
+            let mut ticks = tokio::time::interval(LOOK_EVERY);
             loop {
                 ticks.tick().await;
                 let Some(slots) = slots.upgrade() else { return };
@@ -181,7 +181,8 @@ fn sweep(slots: &Mutex<HashMap<Id52, Slot>>, idle: Duration) {
     slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
         // Locked: somebody is connecting.
         let Ok(mut place) = slot.try_lock() else { return true };
-        let keep = place.warm.as_ref().is_some_and(|warm| {
+        let keep = place.warm.as_mut().is_some_and(|warm| {
+            warm.pulse.look(&warm.connection);
             let used = !warm.connection.is_unused() || warm.used.elapsed() < idle;
             used && !warm.connection.is_closed()
         });

@@ -232,21 +232,23 @@ impl Running {
             self.rests = true;
             self.session.rest();
         }
-        if self.session.ended().is_some() {
+        if is_due(Some(self.look_at)) {
             self.look_at = now + self.patience.look;
+            if has_no_name(&self.lock) {
+                // Nobody can come for it any more.
+                self.session.saw_end();
+                if self.session.ended().is_none() && self.ending.is_none() {
+                    tracing::warn!("the directory of this session is gone: it ends");
+                    self.hang_up(EndReason::Other);
+                }
+            }
+        }
+        if self.session.ended().is_some() {
             return;
         }
         if is_due(self.drained_at) && self.wants_read() {
             self.is_drained();
             return;
-        }
-        if is_due(Some(self.look_at)) {
-            self.look_at = now + self.patience.look;
-            if has_no_name(&self.lock) && self.ending.is_none() {
-                tracing::warn!("the directory of this session is gone: it ends");
-                self.hang_up(EndReason::Other);
-                return;
-            }
         }
         let idle = self
             .patience

@@ -1,6 +1,8 @@
 //! A whole cluster, ready for commands.
 
-use crate::{DEADLINE, Daemon, TestHome, TestNet, await_until};
+use std::net::UdpSocket;
+
+use crate::{DEADLINE, Daemon, TestHome, TestNet, UdpLink, await_until};
 
 /// One device of a [`Cluster`] and its daemon, unless that was stopped.
 #[derive(Debug)]
@@ -91,6 +93,31 @@ impl Cluster {
         cluster.rescan();
         cluster.await_distributed();
         cluster
+    }
+
+    /// Makes a cluster in which the laptop, which has no daemon, and the desk, which has one, reach web01 through a link
+    /// and in no other way. `None` where there is no IPv6.
+    ///
+    /// # Panics
+    ///
+    /// When any step of it fails.
+    pub fn linked(net: &TestNet) -> Option<(Self, UdpLink)> {
+        let port = UdpSocket::bind("[::1]:0").ok()?.local_addr().ok()?.port();
+        let link = UdpLink::between_families(port)?;
+        let lines = format!("allow_from = \"laptop, desk\"\naddresses = [\"{}\"]", link.address());
+        let mut cluster = Self::with_config(net, &["web01", "laptop", "desk"], &[("web01", &lines)], "");
+        let v4 = || "127.0.0.1:0".to_owned();
+        for (name, bind) in [("web01", format!("[::1]:{port}")), ("laptop", v4()), ("desk", v4())] {
+            let member = cluster.member(name);
+            member.stop();
+            let toml = format!("[network]\nbind = \"{bind}\"\nrelays = \"none\"\ndiscovery = []\n");
+            member.home.write("malai.toml", &toml);
+            // Where others were seen is another way.
+            let _none = std::fs::remove_file(member.home.path().join("peers.json"));
+        }
+        cluster.member("web01").start();
+        cluster.member("desk").start();
+        Some((cluster, link))
     }
 
     /// Returns the device that holds the root.

@@ -1,5 +1,6 @@
 //! `bench`: malai beside OpenSSH in one run, on loopback; medians of interleaved rounds.
 
+mod link;
 mod measure;
 mod report;
 mod rows;
@@ -43,6 +44,7 @@ pub(crate) fn run(size: Size) -> Outcome {
     let binary = binary(size)?;
     let net = TestNet::new(&binary);
     let sshd = Sshd::start(net.path())?;
+    let far = TestNet::new(&binary);
     let logs = net.clone();
     let rows = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut cluster =
@@ -56,6 +58,7 @@ pub(crate) fn run(size: Size) -> Outcome {
         rows.extend(warm::measure(&rig)?);
         rows.extend(transfer::measure(&rig)?);
         rows.extend(terminal::measure(&rig)?);
+        rows.extend(link::measure(size, &far)?);
         Ok(rows)
     }))
     .unwrap_or_else(|_| Err("the cluster to measure did not come up".to_owned()))

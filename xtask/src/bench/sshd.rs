@@ -40,7 +40,7 @@ impl Sshd {
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n\
              UsePAM no\nUseDNS no\nPasswordAuthentication no\nStrictModes no\nPidFile none\nLogLevel ERROR\n\
-             SetEnv SHLVL=5\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
+             SetEnv SHLVL=5\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
         );
         std::fs::write(dir.join("config"), config).map_err(failed)?;
         let log = std::fs::File::create(dir.join("log")).map_err(failed)?;

@@ -145,14 +145,14 @@ impl Percentiles {
 }
 
 /// A program on a terminal of ours.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     screen: File,
 }
 
 impl Terminal {
     /// Starts a program and waits for the shell's prompt.
-    fn open(command: &mut Command) -> Outcome<Self> {
+    pub(super) fn open(command: &mut Command) -> Outcome<Self> {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).map_err(|error| format!("making a terminal: {error}"))?;
         let slave = || pty.slave.try_clone().map_err(|error| format!("making a terminal: {error}"));

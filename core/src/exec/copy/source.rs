@@ -93,8 +93,7 @@ pub fn run_source(
     request: SourceRequest,
     observer: Arc<dyn CopyObserver>,
 ) -> Result<(SinkTotals, u64), CopyError> {
-    let mut output = FrameWriter::new(output);
-    output.greet(CopyRole::Source)?;
+    let output = FrameWriter::new(output);
     let shared = Arc::new(Shared::default());
     let (answers, links, looker_on) = (shared.clone(), request.links, observer.clone());
     // It ends with its pipe. Nobody waits for it: when this end fails first, the pipe's other end may still be open.
@@ -122,7 +121,8 @@ pub fn run_source(
         problems: 0,
         block: vec![0; DATA_HEAD + MAX_BLOCK],
     };
-    match sender.send_all() {
+    // Greeted only now: one that gave up at once has said why, and is listened to.
+    match sender.output.greet(CopyRole::Source).and_then(|()| sender.send_all()) {
         Ok(totals) => Ok((totals, sender.problems)),
         Err(error) => {
             let error = sender.better(error);

@@ -604,4 +604,28 @@ async fn a_session_whose_directory_is_gone_ends() {
     assert_eq!(rig.info().await.ended, None);
     std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
     rig.goes().await;
+    // One whose program ended before does not wait for anybody.
+    let patience = Patience { look: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::start_with("exit 0", patience);
+    rig.await_info("ended", |info| info.ended.is_some()).await;
+    std::fs::remove_dir_all(rig.dir.path()).expect("is removed");
+    rig.goes().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_session_at_rest_takes_no_time() {
+    let patience = Patience { look: Duration::from_millis(100), ..Patience::default() };
+    let rig = Rig::start_with("cat", patience);
+    rig.info().await;
+    let used = || {
+        let usage =
+            nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD).expect("is known");
+        usage.user_time().tv_sec() * 1_000_000 + i64::from(usage.user_time().tv_usec() as i32)
+    };
+    // Both run in this thread.
+    let before = used();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(used() - before < 300_000, "{} µs in a second", used() - before);
+    rig.end().await;
 }
