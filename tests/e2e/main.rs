@@ -7,6 +7,7 @@ mod comfort;
 mod commands;
 mod configs;
 mod copies;
+mod copy_streams;
 mod crashes;
 mod daemons;
 mod hostile;

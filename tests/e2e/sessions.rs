@@ -2,7 +2,6 @@
 
 use malai_testkit::{Cluster, Signal, Terminal, TestHome, await_until};
 
-use crate::resuming::linked_cluster;
 use crate::shells::{ask, sessions, shell};
 use crate::{SOON, net, not_run, open_cluster};
 

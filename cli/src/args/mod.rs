@@ -284,6 +284,9 @@ pub(crate) struct CpArgs {
     /// Copy what symbolic links lead to, not the links
     #[arg(short = 'L', long)]
     pub(crate) follow: bool,
+    /// Over how many streams, 1 to 16 [default: 4 for a large copy over a long round trip, else 1]
+    #[arg(long, value_name = "N", value_parser = parse_streams)]
+    pub(crate) streams: Option<std::num::NonZeroU8>,
     /// Show no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -309,6 +312,11 @@ pub(crate) struct DaemonArgs {
     /// How `malai daemon` starts its own background half
     #[arg(long, hide = true, requires = "foreground")]
     pub(crate) detached: bool,
+}
+
+fn parse_streams(text: &str) -> Result<std::num::NonZeroU8, String> {
+    let number = text.parse().ok().filter(|number: &std::num::NonZeroU8| number.get() <= 16);
+    number.ok_or_else(|| "a number from 1 to 16".to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

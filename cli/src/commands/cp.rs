@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use malai_core::api::{
-    Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyView, Extraneous, Links,
+    Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyStreams, CopyView,
+    Extraneous, Links,
 };
 use malai_core::model::code::ErrorCode;
 use malai_core::model::text::escape_control;
@@ -79,6 +80,7 @@ fn request(context: &Context, args: &CpArgs) -> Result<CopyRequest, Failure> {
         extraneous: if args.delete { Extraneous::Delete } else { Extraneous::Keep },
         compare: if args.checksum { Compare::Content } else { Compare::Times },
         links: if args.follow { Links::Follow } else { Links::Keep },
+        streams: args.streams.map_or(CopyStreams::ByRoundTrip, CopyStreams::Exactly),
         env: context.env.locale.clone(),
     })
 }

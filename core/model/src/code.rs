@@ -234,6 +234,16 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_lists_every_code_with_its_kind() {
+        let guide = include_str!("../../../docs/guide/errors.md");
+        for code in ErrorCode::ALL {
+            let kind = serde_json::to_value(code.kind()).expect("is a text");
+            let row = format!("| `{code}` | {} |", kind.as_str().expect("is a text"));
+            assert!(guide.contains(&row), "docs/guide/errors.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn the_table_is_stable() {
         let table: Vec<String> =
             ErrorCode::ALL.iter().map(|code| format!("{code:<26} {:?}", code.kind())).collect();

@@ -1,12 +1,16 @@
 //! Copying: which machine does what, and the bytes between them.
 
+mod lanes;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use malai_model::code::ErrorCode;
@@ -14,14 +18,18 @@ use malai_model::wire::CommandEnd;
 use malai_model::wire::local::{CopyProblemView, CopyView, RunRequest, SingleWord};
 use tokio::sync::mpsc;
 
+use self::lanes::{Direction, Lanes};
 use super::Client;
 use crate::error::Error;
 use crate::exec::copy::{
-    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, CopyWatch, Extraneous, Links,
-    PipeReader, PipeWriter, ServeRequest, SinkRequest, SinkTotals, SourceRequest, run_sink, run_source,
+    Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, CopyWatch, Extraneous, LaneReader,
+    LaneWriter, Links, PipeReader, PipeWriter, ServeRequest, SinkRequest, SinkTotals, SourceRequest,
+    run_sink, run_source,
 };
 use crate::exec::{CommandEvent, CommandInput, CommandOutput, RunningCommand};
 use crate::timeouts;
+
+pub use self::lanes::CopyStreams;
 
 /// Blocks between a thread of the copy and the network.
 const WAITING_BLOCKS: usize = 4;
@@ -29,6 +37,10 @@ const WAITING_BLOCKS: usize = 4;
 const LISTED: usize = 1000;
 /// How much of a program's stderr is kept.
 const STDERR_KEPT: usize = 1024;
+/// How much is passed from one machine to another at once.
+const PASSED: usize = 256 * 1024;
+/// How long a stream that broke a copy may take to say why.
+const REASON: Duration = Duration::from_millis(300);
 
 /// Where something is copied from or to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +69,8 @@ pub struct CopyRequest {
     pub compare: Compare,
     /// What becomes of symbolic links.
     pub links: Links,
+    /// Over how many streams.
+    pub streams: CopyStreams,
     /// `TERM`, `LANG` and `LC_*` of the caller.
     pub env: BTreeMap<String, String>,
 }
@@ -262,23 +276,42 @@ impl Client {
         match (group, &request.destination) {
             (Group::Here(roots), CopyPlace::There { address, .. }) => {
                 let command = self.start(address, &ServeRequest::Put(sink), request).await?;
+                let (leg, reader, writer) = self.leg(address, command, Direction::ToMachine, request);
                 let source = source(roots);
-                local(address, command, move |reader, writer| run_source(reader, writer, source, observer))
-                    .await
+                local(leg, move || run_source(reader, writer, source, observer)).await
             }
             (Group::There { address, paths }, CopyPlace::Here(_)) => {
                 let command = self.start(&address, &ServeRequest::Get(source(paths)), request).await?;
-                local(&address, command, move |reader, writer| run_sink(reader, writer, sink, observer)).await
+                let (leg, reader, writer) = self.leg(&address, command, Direction::FromMachine, request);
+                local(leg, move || run_sink(reader, writer, sink, observer)).await
             }
             (Group::There { address: from, paths }, CopyPlace::There { address: to, .. }) => {
                 let source = ServeRequest::Get(source(paths));
                 let sink = ServeRequest::Put(sink);
                 let (source, sink) =
                     tokio::try_join!(self.start(&from, &source, request), self.start(to, &sink, request))?;
-                relay((&from, source), (to, sink), observer).await
+                let source = self.leg(&from, source, Direction::FromMachine, request);
+                let sink = self.leg(to, sink, Direction::ToMachine, request);
+                relay(source, sink, observer).await
             }
             (Group::Here(_), CopyPlace::Here(_)) => Err(Error::OutOfTurn),
         }
+    }
+
+    /// Makes pipes for threads here that lead to a program there.
+    fn leg(
+        &self,
+        machine: &str,
+        command: RunningCommand,
+        direction: Direction,
+        request: &CopyRequest,
+    ) -> (Leg, LaneReader<PipeReader>, LaneWriter) {
+        let (feed, reader) = PipeReader::new(WAITING_BLOCKS);
+        let (writer, drain) = PipeWriter::new(WAITING_BLOCKS);
+        let rtt = command.control.rtt();
+        let (lanes, reader, writer) =
+            Lanes::wrap(self.route(), machine, direction, request, rtt, (reader, writer));
+        (Leg { machine: machine.to_owned(), command, feed, drain, lanes }, reader, writer)
     }
 
     /// Starts the other end.
@@ -323,42 +356,78 @@ fn keep_stderr(kept: &mut Vec<u8>, bytes: &[u8]) {
     kept.drain(..excess);
 }
 
+/// The way to the program on one machine, of which threads here have the other end.
+struct Leg {
+    machine: String,
+    command: RunningCommand,
+    feed: mpsc::Sender<Bytes>,
+    drain: mpsc::Receiver<Bytes>,
+    lanes: Lanes,
+}
+
+impl Leg {
+    /// Passes bytes until the program ends, over as many streams as are worth it.
+    async fn pass(self) -> Result<Ended, Error> {
+        let Self { machine: _, command, feed, drain, mut lanes } = self;
+        let RunningCommand { input, output, control } = command;
+        let several = lanes.several();
+        let mut passing = pin!(pass(input, output, feed, drain));
+        let mut carrying = pin!(lanes.carry(|| control.rtt()));
+        let ended = tokio::select! {
+            ended = &mut passing => ended?,
+            error = &mut carrying => return Err(error),
+        };
+        if ended.end.shell_status() != 0
+            && several.load(Ordering::Relaxed)
+            && let Ok(error) = tokio::time::timeout(REASON, carrying).await
+        {
+            // It ended for the sake of a lane, which says more.
+            return Err(error);
+        }
+        Ok(ended)
+    }
+}
+
 /// Runs one end on a thread here, and passes bytes between it and the program that is the other.
-async fn local<E>(machine: &str, command: RunningCommand, end: E) -> Result<(SinkTotals, u64), Error>
+async fn local<E>(leg: Leg, end: E) -> Result<(SinkTotals, u64), Error>
 where
-    E: FnOnce(PipeReader, PipeWriter) -> Result<(SinkTotals, u64), CopyError> + Send + 'static,
+    E: FnOnce() -> Result<(SinkTotals, u64), CopyError> + Send + 'static,
 {
-    let RunningCommand { input, output, control: _control } = command;
-    let (feed, reader) = PipeReader::new(WAITING_BLOCKS);
-    let (writer, drain) = PipeWriter::new(WAITING_BLOCKS);
+    let machine = leg.machine.clone();
     // It ends with its pipes.
-    let mut end = tokio::task::spawn_blocking(move || end(reader, writer));
+    let mut end = tokio::task::spawn_blocking(end);
     let passed;
     let outcome;
     {
-        let mut passing = pin!(pass(input, output, feed, drain));
+        let mut passing = pin!(leg.pass());
         tokio::select! {
             done = &mut passing => {
                 passed = Some(done);
-                outcome = (&mut end).await;
+                outcome = None;
             }
             done = &mut end => {
-                outcome = done;
+                outcome = Some(done);
                 passed = tokio::time::timeout(timeouts::REPLY, passing).await.ok();
             }
         }
     }
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => end.await,
+    };
     match (outcome, passed) {
         (Ok(Ok(copied)), _) => Ok(copied),
         // The pipe broke; what broke it says more.
         (Ok(Err(CopyError::Broken(_))), Some(Err(error))) => Err(error),
-        (Ok(Err(CopyError::Broken(_))), Some(Ok(ended))) => Err(ended.into_error(machine).into()),
+        (Ok(Err(CopyError::Broken(_))), Some(Ok(ended))) => Err(ended.into_error(&machine).into()),
         (Ok(Err(error)), _) => Err(error.into()),
-        (Err(panic), _) => {
-            tracing::error!(%panic, "a thread of a copy panicked");
-            Err(CopyError::Panicked.into())
-        }
+        (Err(panic), _) => Err(panicked(&panic)),
     }
+}
+
+fn panicked(panic: &tokio::task::JoinError) -> Error {
+    tracing::error!(%panic, "a thread of a copy panicked");
+    CopyError::Panicked.into()
 }
 
 /// Passes bytes both ways until the program ends. When it does, both pipes are closed.
@@ -405,50 +474,54 @@ async fn pass(
 
 /// Ties two machines together: nothing of what they say to each other is kept here.
 async fn relay(
-    (from, source): (&str, RunningCommand),
-    (to, sink): (&str, RunningCommand),
+    (source, from_source, to_source): (Leg, LaneReader<PipeReader>, LaneWriter),
+    (sink, from_sink, to_sink): (Leg, LaneReader<PipeReader>, LaneWriter),
     observer: Arc<dyn CopyObserver>,
 ) -> Result<(SinkTotals, u64), Error> {
-    let (mut source_watch, mut sink_watch) = CopyWatch::pair(observer);
-    let result = tokio::try_join!(
-        forward(source.output, &sink.input, &mut source_watch),
-        forward(sink.output, &source.input, &mut sink_watch),
-    );
-    drop((source.control, sink.control));
-    if let Some(outcome) = sink_watch.outcome() {
+    let (from, to) = (source.machine.clone(), sink.machine.clone());
+    let (source_watch, sink_watch) = CopyWatch::pair(observer);
+    let said = sink_watch.clone();
+    // They end with their pipes.
+    let there = forwarding(move || forward(from_source, to_sink, source_watch));
+    let back = forwarding(move || forward(from_sink, to_source, sink_watch));
+    let result = tokio::try_join!(source.pass(), sink.pass(), there, back);
+    if let Some(outcome) = said.outcome() {
         return Ok(outcome);
     }
-    if let Some(failure) = sink_watch.failure() {
+    if let Some(failure) = said.failure() {
         return Err(failure.into());
     }
-    let (source, sink) = result?;
+    let (source, sink, (), ()) = result?;
     // One of them ended early; the other then had nobody to talk to.
     Err(match sink.end.shell_status() {
-        0 | 1 => source.into_error(from),
-        _ => sink.into_error(to),
+        0 | 1 => source.into_error(&from),
+        _ => sink.into_error(&to),
     }
     .into())
 }
 
-async fn forward(
-    mut output: CommandOutput,
-    input: &CommandInput,
-    watch: &mut CopyWatch,
-) -> Result<Ended, Error> {
-    let mut stderr = Vec::new();
-    let mut taken = true;
+/// Waits for a thread that passes one direction on. That a pipe broke is no failure: each leg still has its say.
+async fn forwarding(forward: impl FnOnce() -> Result<(), CopyError> + Send + 'static) -> Result<(), Error> {
+    match tokio::task::spawn_blocking(forward).await {
+        Ok(Ok(()) | Err(CopyError::Broken(_))) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(panic) => Err(panicked(&panic)),
+    }
+}
+
+/// Passes one direction on, to its end.
+fn forward(mut from: LaneReader<PipeReader>, to: LaneWriter, mut watch: CopyWatch) -> Result<(), CopyError> {
+    let mut block = vec![0; PASSED];
+    // One that takes no more has ended, or will say why.
+    let mut to = Some(to);
     loop {
-        match output.next().await? {
-            CommandEvent::Stdout(bytes) => {
-                watch.see(&bytes)?;
-                // One that takes no more has ended, or will say why.
-                taken = taken && input.write(bytes).await.is_ok();
-            }
-            CommandEvent::Stderr(bytes) => keep_stderr(&mut stderr, &bytes),
-            CommandEvent::Ended(end) => {
-                _ = input.end().await;
-                return Ok(Ended { end, stderr: String::from_utf8_lossy(&stderr).into_owned() });
-            }
+        let count = from.read(&mut block).map_err(CopyError::Broken)?;
+        if count == 0 {
+            return Ok(());
+        }
+        watch.see(&block[..count])?;
+        if to.as_mut().is_some_and(|to| to.write_all(&block[..count]).is_err()) {
+            to = None;
         }
     }
 }
@@ -500,6 +573,7 @@ mod tests {
             extraneous: Extraneous::Keep,
             compare: Compare::Times,
             links: Links::Keep,
+            streams: CopyStreams::ByRoundTrip,
             env: BTreeMap::new(),
         };
         assert_eq!(groups(&request.sources).len(), 3);

@@ -17,7 +17,7 @@ mod words;
 
 pub use client::{Client, ClientOptions};
 #[cfg(unix)]
-pub use copy::{CopyPlace, CopyRequest};
+pub use copy::{CopyPlace, CopyRequest, CopyStreams};
 pub use doctor::doctor;
 #[cfg(all(feature = "daemon", unix))]
 pub(crate) use handler::failed;

@@ -129,6 +129,12 @@ impl CommandInput {
 }
 
 impl CommandControl {
+    /// Returns how long a round trip to the command's machine takes now; over a daemon's socket, how long it took when
+    /// the command was asked for.
+    pub fn rtt(&self) -> Duration {
+        self.0.path().rtt
+    }
+
     /// Delivers a signal to the command's process group.
     ///
     /// # Errors

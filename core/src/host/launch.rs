@@ -24,7 +24,8 @@ use super::{Executable, HostError, LocalUser, SpawnRequest};
 
 /// What a child gets as its standard input, output and error.
 pub(super) enum Attachment {
-    /// Three pipes, and a process group of its own.
+    /// Three pipes, and a session of its own without a terminal: this process's is not for another user, who could type
+    /// into it.
     Pipes,
     /// A terminal that it controls, in a session of its own.
     Terminal([Stdio; 3]),
@@ -118,7 +119,7 @@ pub(super) fn launch(
     let mut command = Command::new(word);
     match attachment {
         Attachment::Pipes => {
-            command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         Attachment::Terminal([stdin, stdout, stderr]) => {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
@@ -202,9 +203,7 @@ impl Plan {
             // SAFETY: reads one `rlimit`. It is lower than what this process has, so nothing can forbid it.
             unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
         }
-        if self.takes_terminal
-            && let Err(error) = take_terminal()
-        {
+        if let Err(error) = leave_session(self.takes_terminal) {
             return self.fail(Stage::Terminal, 0, error);
         }
         if let Some(switch) = &self.switch
@@ -282,13 +281,14 @@ fn seal_files() {
     };
 }
 
-/// Becomes the leader of a session whose terminal is its standard input.
+/// Becomes the leader of a session of its own, away from the terminal of this process if it has one; `takes_terminal`:
+/// the session's terminal is its standard input.
 #[expect(unsafe_code, reason = "bare system calls")]
-fn take_terminal() -> io::Result<()> {
+fn leave_session(takes_terminal: bool) -> io::Result<()> {
     // SAFETY: numbers only.
     unsafe {
         check(libc::setsid())?;
-        check(libc::ioctl(0, libc::TIOCSCTTY as _, 0))
+        if takes_terminal { check(libc::ioctl(0, libc::TIOCSCTTY as _, 0)) } else { Ok(()) }
     }
 }
 

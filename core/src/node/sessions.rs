@@ -74,7 +74,8 @@ impl Node {
         }
     }
 
-    /// Clears away what dead sessions left, now and then.
+    /// Clears away what dead sessions left, now and then, and looks again whether those that live may: one whose end
+    /// failed is not forgotten.
     pub(super) fn keep_sessions(&self) {
         let node = self.clone();
         self.inner.scope.spawn_until_stop("sessions", async move {
@@ -83,6 +84,8 @@ impl Node {
                 if let Some(sessions) = node.inner.sessions.get() {
                     sessions.sweep().await;
                 }
+                node.members().values().for_each(|member| node.authorise_sessions(member));
+                node.end_foreign_sessions();
             }
         });
     }
@@ -234,7 +237,8 @@ impl Node {
         })?;
         drop(reserved);
         // A change of the rules asks those that run; this one was about to.
-        if ticket.revoked.is_cancelled() || !self.may_stay(&member.loaded(), &record) {
+        let gone = self.members().get(member.alias()).is_none_or(|now| !Arc::ptr_eq(now, member));
+        if gone || ticket.revoked.is_cancelled() || !self.may_stay(&member.loaded(), &record) {
             _ = sessions.end(&record, EndReason::Revoked).await;
             return Err(taken_away());
         }

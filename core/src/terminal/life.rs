@@ -69,7 +69,7 @@ pub(super) fn kill(dir: &Path) -> bool {
 
 /// When a process began, in the system's own measure; 0 where that is not known.
 #[cfg(target_os = "linux")]
-fn began(pid: u32) -> u64 {
+pub(super) fn began(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name, in brackets, may hold anything; the 20th field behind it is meant.
     let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -77,7 +77,7 @@ fn began(pid: u32) -> u64 {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn began(_: u32) -> u64 {
+pub(super) fn began(_: u32) -> u64 {
     0
 }
 

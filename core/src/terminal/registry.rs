@@ -335,10 +335,8 @@ impl Sessions {
                 tracing::info!(%session, "a session was ended");
                 Ok(Some(end))
             }
-            Err(SessionError::Gone { .. }) => {
-                self.await_end(&session).await;
-                Ok(None)
-            }
+            Err(SessionError::Gone { .. }) if self.await_end(&session).await => Ok(None),
+            // It is gone and lives: it has no socket yet, or turned this daemon away.
             Err(error) => {
                 tracing::warn!(%session, %error, "a session does not answer: it is killed");
                 let killed = self.blocking(move |sessions| life::kill(&sessions.dir(&session))).await;
@@ -401,15 +399,17 @@ impl Sessions {
         true
     }
 
-    /// Waits a little until the process of a session that says it ends is gone, and clears it away.
-    async fn await_end(&self, session: &SessionId) {
+    /// Waits a little until the process of a session that says it ends is gone, and clears it away. Says whether it is
+    /// gone.
+    async fn await_end(&self, session: &SessionId) -> bool {
         let deadline = tokio::time::Instant::now() + timeouts::CLOSE;
         loop {
             let name = session.clone();
-            if self.blocking(move |sessions| sessions.clear(&name)).await
-                || tokio::time::Instant::now() >= deadline
-            {
-                return;
+            if self.blocking(move |sessions| sessions.clear(&name)).await {
+                return true;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return false;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -546,4 +546,50 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
     })
     .await;
     running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use malai_model::id::SecretKey;
+
+    use super::*;
+    use crate::home::Create;
+    use crate::terminal::{SessionAsk, SessionEffect};
+
+    #[tokio::test]
+    async fn a_session_that_lives_and_cannot_be_asked_is_killed() {
+        let root = tempfile::tempdir().expect("a directory");
+        let home = Home::open(root.path().join("home"), Create::Yes).expect("a home");
+        let sessions = Sessions::open(home, OwnProgram::at("/nowhere/malai")).expect("opens");
+        let id = SecretKey::from_bytes(&[7; 32]).id52();
+        let record = SessionRecord {
+            session: sessions.new_id(),
+            owner: id,
+            cluster: "company".parse().expect("a name"),
+            own: id,
+            ask: SessionAsk::Shell {},
+            effect: SessionEffect { argv: None, username: None },
+            user: "a".to_owned(),
+            started: Timestamp::now(),
+            process: None,
+        };
+        sessions.save(&record).await.expect("is written");
+        let dir = sessions.dir(&record.session);
+        // As one that has begun and has no socket yet, when the daemon was killed and another one came.
+        let (lock, own) = life::claim(&dir).expect("is free");
+        let mut child = Command::new("sleep").arg("100").stdin(Stdio::from(lock)).spawn().expect("starts");
+        let process =
+            super::super::record::SessionProcess { pid: child.id(), began: life::began(child.id()) };
+        assert_ne!(process, own);
+        std::fs::write(dir.join("lock"), serde_json::to_vec(&process).expect("a text")).expect("is written");
+        Claim::new(&sessions, record.clone()).keep(record.clone());
+        let ended = sessions.end(&record, EndReason::Revoked).await;
+        let lives = child.try_wait().expect("is ours").is_none();
+        child.kill().ok();
+        child.wait().expect("ends");
+        assert!(ended.is_ok_and(|end| end.is_none()) && !lives, "it lives on");
+        assert!(sessions.records().is_empty() && !dir.exists());
+    }
 }

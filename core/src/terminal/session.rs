@@ -25,6 +25,11 @@ const MAX_TOKENS: usize = 8;
 const CONTROL_BACKLOG: usize = 64 * 1024;
 /// How much may wait for one that looks on before it is skipped ahead.
 const WATCH_BACKLOG: usize = 256 * 1024;
+/// How many typed bytes may wait for the program in all: a client that comes back has its window anew, before what it
+/// typed earlier was read.
+const MOST_INPUT: usize = 4 * INPUT_WINDOW as usize;
+/// Above this the terminal itself answers no more to a program that asks and does not read.
+const MOST_ANSWERS: usize = INPUT_WINDOW as usize;
 /// Typed bytes are acknowledged when so many were typed since the last time.
 const ACKNOWLEDGE: u64 = INPUT_WINDOW / 4;
 
@@ -45,6 +50,8 @@ pub(super) struct Session {
     clients: Vec<Client>,
     /// Typed bytes that the program has not read.
     input: VecDeque<Typed>,
+    /// How many they are.
+    input_bytes: usize,
     tokens: VecDeque<(ResumeToken, u64)>,
     /// Up to this place of the output its questions were answered here, since nobody was attached: a client that got
     /// them now would answer again.
@@ -93,6 +100,7 @@ impl Session {
             recent: Recent::default(),
             clients: Vec::new(),
             input: VecDeque::new(),
+            input_bytes: 0,
             tokens: VecDeque::new(),
             answered: 0,
             started: now,
@@ -153,7 +161,9 @@ impl Session {
         // Else the client's own terminal answers.
         if self.control().is_none() && !replies.is_empty() {
             self.answered = self.recent.end();
-            self.input.push_back(Typed { by: NOBODY, bytes: replies.into() });
+            if self.input_bytes + replies.len() <= MOST_ANSWERS {
+                self.queue_input(NOBODY, replies.into());
+            }
         }
     }
 
@@ -291,10 +301,18 @@ impl Session {
             self.was_typed(id, length);
             return Ok(());
         }
+        if self.input_bytes + bytes.len() > MOST_INPUT {
+            return Err(Misbehaved);
+        }
         self.count_input(&token, length);
-        self.input.push_back(Typed { by: id, bytes });
+        self.queue_input(id, bytes);
         self.touch();
         Ok(())
+    }
+
+    fn queue_input(&mut self, by: ClientId, bytes: Bytes) {
+        self.input_bytes += bytes.len();
+        self.input.push_back(Typed { by, bytes });
     }
 
     /// What the program is to read next.
@@ -307,6 +325,7 @@ impl Session {
         let Some(typed) = self.input.front_mut() else { return };
         let length = length.min(typed.bytes.len());
         drop(typed.bytes.split_to(length));
+        self.input_bytes -= length;
         let by = typed.by;
         if typed.bytes.is_empty() {
             self.input.pop_front();
@@ -316,6 +335,7 @@ impl Session {
 
     /// Nobody reads any more.
     pub(super) fn drop_input(&mut self) {
+        self.input_bytes = 0;
         while let Some(typed) = self.input.pop_front() {
             self.was_typed(typed.by, typed.bytes.len() as u64);
         }

@@ -12,6 +12,8 @@
 //! Names are single components, as bytes. Only the root of each end is a path, and that stands in the command line
 //! where rules see it: nothing in here can name anything outside it.
 
+pub mod lanes;
+
 use bytes::BufMut;
 
 /// The version of this protocol. Within it, kinds from `0x80` on may be added and are ignored by those who do not

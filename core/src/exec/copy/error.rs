@@ -67,6 +67,19 @@ pub enum CopyError {
         /// The last that it said.
         stderr: String,
     },
+    /// A lane could not join its copy on the machine.
+    #[error("join the copy that the stream is for")]
+    Lane(#[source] io::Error),
+    /// One of several streams of a copy ended before the copy did.
+    #[error("copy: one of its streams to {machine} ended with status {status}: {}", escape_control(stderr))]
+    LaneEnded {
+        /// Which machine.
+        machine: String,
+        /// The exit status of the program at its other end.
+        status: u8,
+        /// The last that it said.
+        stderr: String,
+    },
     /// A thread of the copy panicked.
     #[error("copy: a part of malai panicked")]
     Panicked,
@@ -77,12 +90,12 @@ impl CopyError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Usage { .. } => ErrorCode::Usage,
-            Self::Broken(_) => ErrorCode::PeerLost,
+            Self::Broken(_) | Self::Lane(_) => ErrorCode::PeerLost,
             Self::Malformed(_) | Self::OutOfTurn(_) => ErrorCode::WireMalformed,
             Self::Version { .. } | Self::Older { .. } => ErrorCode::WireUnsupported,
             Self::Peer { code, .. } => *code,
             Self::Destination { .. } => ErrorCode::CopyStorage,
-            Self::Ended { .. } => ErrorCode::CommandFailed,
+            Self::Ended { .. } | Self::LaneEnded { .. } => ErrorCode::CommandFailed,
             Self::Panicked => ErrorCode::Internal,
         }
     }
@@ -93,7 +106,9 @@ impl CopyError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Older { machine } => Some(format!("install the current malai on {machine}")),
             Self::Version { .. } => Some("install the same version of malai on both machines".to_owned()),
-            Self::Broken(_) => Some("run the same command again: it goes on where it stopped".to_owned()),
+            Self::Broken(_) | Self::LaneEnded { .. } => {
+                Some("run the same command again: it goes on where it stopped".to_owned())
+            }
             _ => None,
         }
     }

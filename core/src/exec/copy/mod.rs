@@ -14,6 +14,7 @@ mod at;
 mod channel;
 mod delete;
 mod error;
+mod lanes;
 mod observe;
 mod part;
 mod pipe;
@@ -25,6 +26,7 @@ mod walk;
 mod watch;
 
 pub use error::CopyError;
+pub use lanes::{LaneHandle, LaneReader, LaneWriter, lanes};
 pub use malai_model::wire::copy::{CopyRole, SinkTotals};
 pub use observe::{CopyObserver, CopyProblem, CopyProgress};
 pub use pipe::{PipeReader, PipeWriter};

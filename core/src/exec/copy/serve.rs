@@ -6,10 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Compare, CopyError, Extraneous, Links, SinkRequest, SourceRequest, run_sink, run_source};
+use super::lanes::{keep_room, serve_lane};
+use super::{
+    Compare, CopyError, CopyRole, Extraneous, Links, SinkRequest, SourceRequest, lanes, run_sink, run_source,
+};
 
 /// What the program is called: the word that rules know it by.
 pub const PROGRAM: &str = "malai-cp";
+
+const LANE: &str = "--lane";
 
 /// What the program's words ask for. What it may touch stands in these words and nowhere else.
 #[derive(Debug, Clone)]
@@ -18,13 +23,16 @@ pub enum ServeRequest {
     Get(SourceRequest),
     /// `put [--delete] [--checksum] PATH`: receive and write.
     Put(SinkRequest),
+    /// `--lane`: join another one as a further stream of its copy. Not a word that a path could be: a rule that admits it
+    /// admits nothing else by it.
+    Lane,
 }
 
 impl ServeRequest {
     /// Reads the words after the program's name. A path that begins with `-` is written `./-…`.
     ///
     /// # Errors
-    /// When they are none of the two forms.
+    /// When they are none of the forms.
     pub fn parse(words: &[OsString]) -> Result<Self, CopyError> {
         let (options, paths): (Vec<_>, Vec<_>) =
             words.iter().skip(1).partition(|word| word.as_bytes().starts_with(b"-"));
@@ -44,6 +52,7 @@ impl ServeRequest {
                 })),
                 Err(_) => Err(usage()),
             },
+            Some(LANE) if words.len() == 1 => Ok(Self::Lane),
             _ => Err(usage()),
         }
     }
@@ -65,6 +74,7 @@ impl ServeRequest {
                 words.extend((request.compare == Compare::Content).then_some("--checksum"));
                 (words, std::slice::from_ref(&request.destination))
             }
+            Self::Lane => (vec![PROGRAM, LANE], &[][..]),
         };
         let texts = paths.iter().map(|path| path.to_str()).collect::<Option<Vec<_>>>().ok_or_else(|| {
             CopyError::Usage { message: "a remote path that is no UTF-8".to_owned(), hint: None }
@@ -88,11 +98,23 @@ fn usage() -> CopyError {
 pub fn serve_copy(
     words: &[OsString],
     input: impl Read + Send + 'static,
-    output: impl Write,
+    output: impl Write + Send + 'static,
 ) -> Result<bool, CopyError> {
-    let (totals, problems) = match ServeRequest::parse(words)? {
-        ServeRequest::Get(request) => run_source(input, output, request, Arc::new(()))?,
-        ServeRequest::Put(request) => run_sink(input, output, request, Arc::new(()))?,
+    let request = ServeRequest::parse(words)?;
+    let role = match &request {
+        ServeRequest::Get(_) => CopyRole::Source,
+        ServeRequest::Put(_) => CopyRole::Sink,
+        ServeRequest::Lane => return serve_lane(input, output).map(|()| true),
     };
+    let (heard, close) = keep_room(role);
+    let (input, output, handle) = lanes(input, output, heard);
+    let copied = match request {
+        ServeRequest::Get(request) => run_source(input, output, request, Arc::new(())),
+        ServeRequest::Put(request) => run_sink(input, output, request, Arc::new(())),
+        ServeRequest::Lane => return Err(usage()),
+    };
+    close();
+    handle.finish();
+    let (totals, problems) = copied?;
     Ok(totals.problems + problems == 0)
 }

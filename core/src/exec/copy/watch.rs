@@ -19,7 +19,8 @@ struct Seen {
     fatal: Option<(CopyRole, ErrorCode, String)>,
 }
 
-/// Reads along in one direction. Nothing is held back or changed.
+/// Reads along in one direction. A clone hears the same, once it has been seen. Nothing is held back or changed.
+#[derive(Clone)]
 pub struct CopyWatch {
     from: CopyRole,
     seen: Arc<Mutex<Seen>>,

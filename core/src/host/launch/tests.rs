@@ -119,6 +119,20 @@ async fn there_is_no_way_back_to_root() {
 }
 
 #[tokio::test]
+async fn the_terminal_of_this_process_is_not_that_user_s() {
+    let Some(user) = TestUser::make() else { return };
+    let Process { stdin, stdout, stderr, group } =
+        Process::spawn(&request(&user, &["sleep", "100"])).expect("starts");
+    let pid = nix::unistd::Pid::from_raw(group.pid().cast_signed());
+    // A session has its terminal for itself: in this process's it could type into ours (TIOCSTI) and write on it.
+    assert_eq!(nix::unistd::getsid(Some(pid)), Ok(pid));
+    assert_eq!(nix::unistd::getpgid(Some(pid)), Ok(pid));
+    drop((stdin, stdout, stderr));
+    let end = group.hang_up(PATIENCE).await.expect("ends");
+    assert_eq!(end, CommandEnd::Killed { signal: 1 });
+}
+
+#[tokio::test]
 async fn it_starts_in_that_user_s_home_with_the_umask_of_a_login() {
     let Some(user) = TestUser::make() else { return };
     assert_eq!(output(&user, &["pwd"]).await.trim(), user.home().to_str().expect("a text"));

@@ -59,6 +59,11 @@ impl SendCredit {
         self.spent
     }
 
+    /// The most that a receiver grants at once.
+    pub(super) fn full(&self) -> u64 {
+        self.lane.window()
+    }
+
     /// Goes back to what the receiver says that came; what was spent beyond it never arrived.
     pub(super) fn rewind(&mut self, charged: u64, allowance: u64, window: u32) {
         self.spent = charged;

@@ -258,8 +258,7 @@ impl Outgoing {
         if consumed > entry.offset {
             return false;
         }
-        entry.release(consumed);
-        entry.credit.grant(allowance, window);
+        entry.grant(consumed, allowance, window);
         self.frame_held(lane, Urgency::Now);
         self.waiting.wake();
         true

@@ -267,14 +267,7 @@ impl Shared {
             resumption.watching.wake();
         }
         // What was consumed since the peer was asked, it does not know yet.
-        for (lane, grant) in queue.granted() {
-            out.control(&Head::Window {
-                lane,
-                consumed: grant.consumed,
-                allowance: grant.allowance,
-                window: grant.window,
-            });
-        }
+        out.tell_granted(queue.granted());
         out.rewind(lanes);
         self.go_on(&mut out);
         Ok(())
@@ -302,7 +295,10 @@ impl Shared {
             return Err(P2pError::Malformed { reason });
         }
         self.suspend(&mut reader, P2pError::lost("the peer goes on over another connection"));
-        let states = lock(&self.queue).states();
+        let (states, granted) = {
+            let queue = lock(&self.queue);
+            (queue.states(), queue.granted())
+        };
         let mut out = lock(&self.out);
         self.set_connection(halves.connection);
         reader.take_up(halves.recv);
@@ -312,6 +308,8 @@ impl Shared {
         if let Some(resumption) = &mut out.resumption {
             resumption.lost = None;
         }
+        // What it was told of this may have been lost with the connection.
+        out.tell_granted(granted);
         out.rewind(lanes);
         self.go_on(&mut out);
         Ok(())

@@ -234,7 +234,7 @@ impl StreamSender {
         self.shared.flush(&mut out);
     }
 
-    pub(super) fn path(&self) -> crate::p2p::PathView {
+    pub(crate) fn path(&self) -> crate::p2p::PathView {
         self.shared.connection().path()
     }
 

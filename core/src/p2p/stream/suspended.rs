@@ -7,7 +7,9 @@ use malai_model::wire::LaneState;
 use malai_model::wire::frame::{Head, Lane};
 
 use super::Wakers;
+use super::credit::Grant;
 use super::outgoing::{Outgoing, Urgency};
+use super::resume::Granted;
 use crate::p2p::error::P2pError;
 use crate::p2p::raw::RawSend;
 
@@ -160,6 +162,14 @@ impl Outgoing {
             self.frame_held(lane, Urgency::Now);
         }
         self.waiting.wake();
+    }
+
+    /// Tells the peer what it was granted, and what was consumed.
+    pub(super) fn tell_granted(&mut self, granted: Granted) {
+        for (lane, grant) in granted {
+            let Grant { consumed, allowance, window } = grant;
+            self.control(&Head::Window { lane, consumed, allowance, window });
+        }
     }
 
     pub(super) fn is_resumable(&self) -> bool {

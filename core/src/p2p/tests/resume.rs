@@ -485,6 +485,39 @@ async fn a_generous_allowance_does_not_lift_the_bound() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_grants_and_never_consumes_does_not_make_its_sender_keep_everything() {
+    let (outcome, opened, (mut halves, scope)) = answering(&resumed(|_| {})).await;
+    outcome.expect("an honest answer is taken");
+    let reading = scope.spawn("reads all", async move {
+        let mut taken = BytesMut::new();
+        let mut allowance = 0_u64;
+        loop {
+            taken.clear();
+            taken.reserve(64 * 1024);
+            match std::future::poll_fn(|cx| halves.recv.poll_read(cx, &mut taken)).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            allowance += 256 * 1024;
+            let mut grant = BytesMut::new();
+            encode(&Head::Window { lane: Lane::Main, consumed: 0, allowance, window: 1 << 20 }, &mut grant);
+            let mut out = vec![grant.freeze()];
+            if std::future::poll_fn(|cx| halves.send.poll_write(cx, &mut out)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut send = Box::pin(opened.sender.send(Channel::Main, pattern(32 << 20, 1)));
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut send).await.is_err(), "all of it is kept");
+    drop(send);
+    let sent = opened.sender.sent_offset(Channel::Main);
+    assert!(sent <= 4 * Lane::Main.window(), "{sent}");
+    drop(opened);
+    scope.shutdown(PATIENCE).await;
+    drop(reading);
+}
+
+#[tokio::test]
 async fn a_caller_that_says_what_cannot_be_loses_its_stream() {
     let changes: [fn(&mut [LaneState; 3]); 4] = [
         |lanes| lanes[0].received = 1 << 40,

@@ -374,6 +374,44 @@ async fn a_client_that_types_more_than_it_may_is_cut_off() {
     rig.end().await;
 }
 
+/// How many bytes wait for a program that reads nothing.
+fn waiting(session: &mut Session) -> usize {
+    let mut bytes = 0;
+    while let Some(next) = session.next_input() {
+        bytes += next.len();
+        session.took_input(next.len());
+    }
+    bytes
+}
+
+#[test]
+fn a_client_that_comes_again_and_again_cannot_type_without_bound() {
+    let id = SessionId::from_random([7; 8]);
+    let mut session = Session::new(id, Vec::new(), "a".to_owned(), WindowSize::default());
+    let mut cut = 0;
+    for client in 1..=100 {
+        session.attach(client, &control(1, Some(0)), Outbox::new(Arc::default()));
+        cut += usize::from(session.typed(client, vec![b'x'; 60_000].into()).is_err());
+    }
+    let most = 4 * usize::try_from(INPUT_WINDOW).expect("fits");
+    let waiting = waiting(&mut session);
+    assert!(waiting <= most && cut > 90, "{waiting} bytes wait, {cut} were cut off");
+    // When the program reads, there is room again.
+    session.attach(101, &control(1, Some(0)), Outbox::new(Arc::default()));
+    session.typed(101, vec![b'x'; 60_000].into()).expect("is taken");
+}
+
+#[test]
+fn a_program_that_asks_and_does_not_read_is_not_answered_without_bound() {
+    let id = SessionId::from_random([7; 8]);
+    let mut session = Session::new(id, Vec::new(), "a".to_owned(), WindowSize::default());
+    for _ in 0..1000 {
+        session.show(&b"\x1b[c".repeat(500));
+    }
+    let waiting = waiting(&mut session);
+    assert!(waiting > 0 && waiting <= 2 * usize::try_from(INPUT_WINDOW).expect("fits"), "{waiting}");
+}
+
 #[tokio::test]
 async fn the_end_is_kept_for_who_comes_next_and_then_forgotten() {
     let rig = Rig::start("echo last words; exit 7");
@@ -465,7 +503,8 @@ async fn a_program_s_question_is_answered_here_only_while_nobody_is_attached() {
     let ask =
         "printf '\\033[6n'; dd bs=1 count=6 2>/dev/null | od -An -c | tr -d ' \\n' >> file; echo >> file";
     let rig = Rig::start(&format!("stty raw -echo; {ask}; echo first; {ask}; sleep 100"));
-    assert!(rig.await_file("file").await.starts_with("033[1;1R\n"));
+    let answered = rig.await_file("file").await;
+    assert!(answered.starts_with("033[1;1R\n"), "{answered}");
     let received = rig.await_info("asked", |info| info.ended.is_none()).await;
     drop(received);
     // A client that has nothing yet would answer the first question again: it gets the picture.
