@@ -41,7 +41,7 @@ impl Rig {
         let session = Session::new(id.clone(), argv, user.name, WindowSize::default());
         let listener = socket::listen(dir.path()).expect("listens");
         let program = PtyProcess::spawn(&request, WindowSize::default(), Login::Program).expect("starts");
-        let (lock, _) = crate::terminal::life::claim(dir.path()).expect("is free");
+        let lock = crate::terminal::life::claim(dir.path()).expect("is free");
         let mut running = Running::new(session, program, listener, lock, effective_uid(), patience);
         let scope = Scope::new();
         let over = scope.spawn("session", async move { running.run_to_end().await });
