@@ -101,15 +101,17 @@ async fn who_hangs_up_is_not_taken_for_dead() {
     let listener = stand.listener.take().expect("listens");
     #[cfg(target_os = "linux")]
     let below = stand.below().await;
-    let hanging_up = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let hanging_up = async { while listener.accept().await.is_ok() {} };
     let home = Home::open(stand.home.path().to_owned(), Create::No).expect("a home");
     let entries = Mutex::new(BTreeMap::new());
     let program = OwnProgram::at("/nonexistent");
     let sessions = Sessions { inner: Arc::new(Inner { home, program, entries }) };
-    let end = sessions.end_process(&stand.session, EndReason::Revoked).await.expect("is ended");
+    let end = tokio::select! {
+        end = sessions.end_process(&stand.session, EndReason::Revoked) => end.expect("is ended"),
+        () = hanging_up => panic!("it does not listen"),
+    };
     assert_eq!(end, None);
     assert!(stand.is_dead(), "it is called ended, and lives");
-    hanging_up.abort();
     #[cfg(target_os = "linux")]
     {
         let ends = async {
