@@ -82,6 +82,18 @@ fn a_session_has_nothing_of_its_daemon() {
 }
 
 #[test]
+fn what_runs_as_the_daemon_s_own_user_has_the_daemon_s_umask() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let file = cluster.home("web01").path().join("umask");
+    detached(&cluster, &["sh", "-c", &format!("umask > {}", file.display())]);
+    let own = std::process::Command::new("sh").args(["-c", "umask"]).output().expect("runs").stdout;
+    let read = || std::fs::read(&file).unwrap_or_default();
+    await_until("its umask", SOON, || read().ends_with(b"\n"));
+    assert_eq!(String::from_utf8_lossy(&read()), String::from_utf8_lossy(&own));
+}
+
+#[test]
 fn a_session_whose_process_is_killed_is_gone_and_its_client_is_told() {
     let net = net();
     let cluster = open_cluster(&net);
@@ -95,34 +107,6 @@ fn a_session_whose_process_is_killed_is_gone_and_its_client_is_told() {
     await_until("its directory to be cleared away", SOON, || {
         sessions(laptop).is_empty() && !dir_of(web01, &session).exists()
     });
-}
-
-#[test]
-fn as_many_sessions_start_at_once_as_may_be_and_those_that_ended_leave_their_places() {
-    let net = net();
-    let mut cluster = open_cluster(&net);
-    cluster.member("web01").stop();
-    cluster.home("web01").add_to_malai_toml("[limits]\nsessions_per_peer = 5");
-    cluster.member("web01").start();
-    let gate = net.path().join("gate");
-    let script = format!("until [ -e {} ]; do sleep 0.1; done", gate.display());
-    let words: [&[&str]; 2] = [&["sh", "-c", &script], &["sleep", "1000"]];
-    std::thread::scope(|scope| {
-        let cluster = &cluster;
-        let starting: Vec<_> =
-            (0..5).map(|n| scope.spawn(move || detached(cluster, words[n.min(1)]))).collect();
-        starting.into_iter().for_each(|one| _ = one.join().expect("starts"));
-    });
-    let laptop = cluster.home("laptop");
-    let refused =
-        || laptop.malai(["--json", "--detach", "web01.company", "true"]).fails_with("limit.reached");
-    refused();
-    std::fs::write(&gate, "").expect("writes");
-    await_until("the place of the one that ended", SOON, || {
-        laptop.command(["--detach", "web01.company", "sleep", "1000"]).run().code == Some(0)
-    });
-    refused();
-    assert_eq!(sessions(laptop).len(), 6, "what ended is still listed");
 }
 
 #[test]

@@ -296,6 +296,20 @@ fn check(result: c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+impl LocalUser {
+    /// Has this process become this user for good, with the groups and the umask of a login; no change if it is this user
+    /// already.
+    ///
+    /// # Errors
+    /// [`HostError::ForeignUser`]; [`HostError::Switch`] if it could not, or could go back: it may be half done then, and
+    /// such a process should do nothing but end.
+    #[cfg(target_os = "linux")]
+    pub fn become_for_good(&self) -> Result<(), HostError> {
+        let Some(switch) = Switch::to(self)? else { return Ok(()) };
+        switch.carry_out().map_err(|source| HostError::Switch { user: self.name.clone(), source })
+    }
+}
+
 impl Switch {
     /// `None` if there is nothing to change.
     fn to(user: &LocalUser) -> Result<Option<Self>, HostError> {
@@ -311,7 +325,7 @@ impl Switch {
         }))
     }
 
-    /// In the child: becomes the user for good. The order matters: after the last step there is no right to the others.
+    /// Becomes the user for good; called in the copy that becomes a program, and by what stays malai. The order matters: after the last step there is no right to the others.
     #[expect(unsafe_code, reason = "bare system calls")]
     fn carry_out(&self) -> io::Result<()> {
         // SAFETY: the list of groups is ours and as long as it says; everything else is a number.

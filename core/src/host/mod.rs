@@ -24,6 +24,7 @@ pub use error::HostError;
 pub use group::ProcessGroup;
 pub use inherit::{hang_up_is_ignored, seal_inherited_files};
 pub use limits::raise_open_files;
+pub use members::SessionsBelow;
 pub use own::OwnProgram;
 pub use process::{Executable, Process, ProcessInput, ProcessOutput, SpawnRequest};
 pub use pty::{Login, Pty, PtyMaster, PtyProcess};

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use malai_model::code::ErrorCode;
 use malai_model::wire::WireError;
+use nix::sys::stat::{self, Mode};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use super::job::{Audience, HostJob, HostReply};
@@ -33,6 +34,8 @@ pub const SESSION_PROGRAM: &str = "malai-session";
 const USUAL_TERM: &str = "xterm-256color";
 /// The longest order, in bytes.
 const MAX_ORDER: u64 = 4 * 1024 * 1024;
+/// What this process makes is its user's alone.
+const OWN_UMASK: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
 /// What a session's process says when it fails.
 const LOG: &str = "log";
 
@@ -41,7 +44,8 @@ const LOG: &str = "log";
 pub struct SessionHost {
     order: HostJob,
     lock: File,
-    process: super::SessionProcess,
+    /// The umask that the daemon was started with: the program's.
+    umask: Mode,
 }
 
 /// What becomes of the process that was started.
@@ -82,40 +86,42 @@ impl SessionHost {
 
     /// Runs the session to its end. Needs a runtime with IO and time; one thread is enough.
     pub async fn run(self) {
-        let Self { order, lock, process } = self;
+        let Self { order, lock, umask } = self;
         let daemon = effective_uid();
-        let running = match start(&order, lock, daemon) {
-            Ok(running) => running,
+        // Where it fails the program is killed: it is never read by a process that has more rights than it.
+        let started = open_log(&order.dir).and_then(|log| {
+            let (running, user) = start(&order, lock, daemon, umask)?;
+            become_user(&user).map_err(|error| WireError::of(error.code(), &error, error.hint()))?;
+            Ok((running, log))
+        });
+        let (mut running, log) = match started {
+            Ok(started) => started,
             Err(error) => {
                 reply(&HostReply::Failed(error));
                 return;
             }
         };
-        reply(&HostReply::Runs(process));
-        let (mut running, user) = running;
-        if let Err(error) = let_go(&order.dir) {
+        reply(&HostReply::Runs {});
+        if let Err(error) = let_go(&log) {
             tracing::warn!(%error, "a session keeps what it has of the daemon");
         }
-        if let Err(error) = become_user(&user) {
-            // The program runs as its user all the same; it is only this process that keeps more rights than it needs.
-            tracing::warn!(%error, "a session's process keeps its rights");
-        }
+        drop(log);
         running.run_to_end().await;
     }
 }
 
 fn prepare() -> io::Result<SessionHost> {
     setsid()?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let umask = stat::umask(OWN_UMASK);
     seal_inherited_files();
     let mut text = Vec::new();
     io::stdin().lock().take(MAX_ORDER).read_to_end(&mut text)?;
     let order: HostJob = serde_json::from_slice(&text)?;
-    let (lock, process) = life::claim(&order.dir)?;
-    Ok(SessionHost { order, lock, process })
+    let lock = life::claim(&order.dir)?;
+    Ok(SessionHost { order, lock, umask })
 }
 
-fn start(order: &HostJob, lock: File, daemon: u32) -> Result<(Running, LocalUser), WireError> {
+fn start(order: &HostJob, lock: File, daemon: u32, umask: Mode) -> Result<(Running, LocalUser), WireError> {
     let of_host = |error: HostError| WireError::of(error.code(), &error, error.hint());
     let of_io = |error: io::Error| session_failed("start a session: open its socket", &error);
     let listener = socket::listen(&order.dir).map_err(of_io)?;
@@ -142,7 +148,11 @@ fn start(order: &HostJob, lock: File, daemon: u32) -> Result<(Running, LocalUser
     };
     let session = Session::new(order.session.clone(), order.argv.clone(), user.name.clone(), order.window);
     let login = if order.effect.argv.is_some() { Login::Program } else { Login::Shell };
-    let program = PtyProcess::spawn(&request, session.window(), login).map_err(of_host)?;
+    // The program's copy of this process has it; nothing else happens meanwhile.
+    stat::umask(umask);
+    let program = PtyProcess::spawn(&request, session.window(), login);
+    stat::umask(OWN_UMASK);
+    let program = program.map_err(of_host)?;
     let patience = Patience {
         idle: order.idle_ms.filter(|_| order.effect.argv.is_some()).map(Duration::from_millis),
         audience: order.audience == Audience::Expected,
@@ -151,31 +161,31 @@ fn start(order: &HostJob, lock: File, daemon: u32) -> Result<(Running, LocalUser
     Ok((Running::new(session, program, listener, lock, daemon, patience), user))
 }
 
+/// The file for what goes wrong in this process; as its own user it could not make it.
+fn open_log(dir: &Path) -> Result<File, WireError> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(LOG));
+    log.map_err(|error| session_failed("start a session: open its log", &error))
+}
+
 /// Lets go of the pipes to the daemon and of its directory; errors of this process go to a file of its own.
-fn let_go(dir: &Path) -> io::Result<()> {
+fn let_go(log: &File) -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(LOG))?;
-    nix::unistd::dup2_stderr(&log)?;
+    nix::unistd::dup2_stderr(log)?;
     std::env::set_current_dir("/")
 }
 
 /// Becomes the user that the program runs as.
 #[cfg(target_os = "linux")]
-fn become_user(user: &LocalUser) -> io::Result<()> {
-    use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
-    if user.is_own() {
-        return Ok(());
-    }
-    let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    setgroups(&groups)?;
-    setgid(Gid::from_raw(user.gid))?;
-    Ok(setuid(Uid::from_raw(user.uid))?)
+fn become_user(user: &LocalUser) -> Result<(), HostError> {
+    user.become_for_good()?;
+    stat::umask(OWN_UMASK);
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn become_user(_: &LocalUser) -> io::Result<()> {
+fn become_user(_: &LocalUser) -> Result<(), HostError> {
     Ok(())
 }
 

@@ -125,7 +125,7 @@ pub(super) struct HostJob {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(super) enum HostReply {
     /// The program runs.
-    Runs(super::record::SessionProcess),
+    Runs {},
     /// It does not.
     Failed(malai_model::wire::WireError),
 }

@@ -8,9 +8,21 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
-use super::record::SessionProcess;
+use serde::{Deserialize, Serialize};
+
+use crate::host::SessionsBelow;
 
 const LOCK: &str = "lock";
+
+/// A process that cannot be taken for another one: numbers are given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SessionProcess {
+    /// Its number.
+    pub(super) pid: u32,
+    /// When it began, in the system's own measure; 0 where that is not known.
+    #[serde(default)]
+    pub(super) began: u64,
+}
 
 /// What a look at a session's directory shows.
 pub(super) enum Life {
@@ -41,17 +53,18 @@ fn open(dir: &Path) -> io::Result<Option<File>> {
 }
 
 /// In the session's process: takes the lock and writes down who has it. It is held as long as the file is open.
-pub(super) fn claim(dir: &Path) -> io::Result<(File, SessionProcess)> {
+pub(super) fn claim(dir: &Path) -> io::Result<File> {
     let mut lock = open(dir)?.ok_or(io::ErrorKind::NotFound)?;
     lock.try_lock()?;
     let pid = std::process::id();
     let process = SessionProcess { pid, began: began(pid) };
     lock.set_len(0)?;
     lock.write_all(&serde_json::to_vec(&process)?)?;
-    Ok((lock, process))
+    Ok(lock)
 }
 
-/// Kills the process of a directory, if it lives and is for sure the one that is written there.
+/// Kills the process of a directory, if it lives and is for sure the one that is written there, and all that runs in the
+/// terminal that it has: what ignores that its terminal hangs up would live on.
 pub(super) fn kill(dir: &Path) -> bool {
     if !matches!(look(dir), Ok(Life::Lives)) {
         return true;
@@ -64,7 +77,13 @@ pub(super) fn kill(dir: &Path) -> bool {
     if pid <= 1 || began(process.pid) != process.began {
         return false;
     }
-    send(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+    let pid = Pid::from_raw(pid);
+    let below = SessionsBelow::of(pid);
+    let killed = send(pid, Signal::SIGKILL).is_ok();
+    if killed {
+        below.kill();
+    }
+    killed
 }
 
 /// When a process began, in the system's own measure; 0 where that is not known.
@@ -85,12 +104,16 @@ pub(super) fn began(_: u32) -> u64 {
 mod tests {
     use super::*;
 
+    fn written(dir: &Path) -> SessionProcess {
+        serde_json::from_slice(&std::fs::read(dir.join(LOCK)).expect("reads")).expect("is a text")
+    }
+
     #[test]
     fn a_process_lives_as_long_as_it_holds_the_lock() {
         let dir = tempfile::tempdir().expect("a directory");
         assert!(matches!(look(dir.path()), Ok(Life::Dead(Some(_)))));
-        let (lock, process) = claim(dir.path()).expect("is free");
-        assert_eq!(process.pid, std::process::id());
+        let lock = claim(dir.path()).expect("is free");
+        assert_eq!(written(dir.path()).pid, std::process::id());
         assert!(matches!(look(dir.path()), Ok(Life::Lives)));
         assert!(claim(dir.path()).is_err());
         drop(lock);
@@ -101,7 +124,8 @@ mod tests {
     #[test]
     fn a_process_that_has_another_s_number_is_not_killed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (_lock, process) = claim(dir.path()).expect("is free");
+        let _lock = claim(dir.path()).expect("is free");
+        let process = written(dir.path());
         // As if the number had been given to this process since.
         let other = SessionProcess { began: process.began + 1, ..process };
         std::fs::write(dir.path().join(LOCK), serde_json::to_vec(&other).expect("is a text"))

@@ -56,7 +56,7 @@ pub use job::{Audience, SessionGrant, SessionJob};
 #[cfg(all(feature = "host", unix))]
 pub use protocol::EndReason;
 #[cfg(all(feature = "host", unix))]
-pub use record::{SessionAsk, SessionEffect, SessionProcess, SessionRecord};
+pub use record::{SessionAsk, SessionEffect, SessionRecord};
 #[cfg(all(feature = "host", unix))]
 pub use registry::Sessions;
 #[cfg(all(feature = "host", unix))]

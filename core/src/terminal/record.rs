@@ -25,9 +25,6 @@ pub struct SessionRecord {
     pub user: String,
     /// When it began.
     pub started: Timestamp,
-    /// Its process, once it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub process: Option<SessionProcess>,
 }
 
 /// What a session was asked to be.
@@ -52,16 +49,6 @@ pub struct SessionEffect {
     /// The user to run as; absent: the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-}
-
-/// A process that cannot be taken for another one: numbers are given again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionProcess {
-    /// Its number.
-    pub pid: u32,
-    /// When it began, in the system's own measure; 0 where that is not known.
-    #[serde(default)]
-    pub began: u64,
 }
 
 impl SessionRecord {
@@ -93,7 +80,6 @@ mod tests {
             },
             user: "deploy".to_owned(),
             started: "2026-11-20T10:30:45Z".parse().expect("a time"),
-            process: None,
         }
     }
 
@@ -114,7 +100,6 @@ mod tests {
         newer["later"] = serde_json::json!({ "a": 1 });
         newer["process"] = serde_json::json!({ "pid": 7, "began": 9, "later": true });
         let read: SessionRecord = serde_json::from_value(newer).expect("reads");
-        assert_eq!(read.process, Some(SessionProcess { pid: 7, began: 9 }));
-        assert_eq!(SessionRecord { process: None, ..read }, record());
+        assert_eq!(read, record());
     }
 }

@@ -1,6 +1,6 @@
 //! The sessions of this home: their directories and records, what they are asked, and their end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,8 @@ const RECORD: &str = "session.json";
 const MAX_REPLY: u64 = 64 * 1024;
 /// How long a session's process may take to start its program.
 const START: Duration = timeouts::HANDSHAKE;
+/// How often a session's process is killed that does not end.
+const KILLS: usize = 2;
 
 /// The sessions that live on this machine for the clusters of one home. Cheap to clone.
 ///
@@ -59,7 +61,8 @@ enum State {
 }
 
 impl Sessions {
-    /// Finds the sessions of a home again, and clears away those that are dead. Blocks for some milliseconds.
+    /// Finds the sessions of a home again, clears away those that are dead, and ends those whose record cannot be read.
+    /// Blocks for some milliseconds; for seconds, if there is one of the latter.
     ///
     /// `program` is started for each session; it has to act as a session's process when it is called
     /// [`SESSION_PROGRAM`].
@@ -74,16 +77,50 @@ impl Sessions {
                 Ok(Some(record)) if record.session == session => {
                     entries.insert(session, Entry { record, state: State::Runs });
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    // Its owner is not known, so nobody can be let in: when it ends, it is cleared away.
-                    tracing::warn!(%session, %error, "a session's record cannot be read");
-                }
+                Ok(_) => tracing::warn!(%session, "a session has no record of its own"),
+                Err(error) => tracing::warn!(%session, %error, "a session's record cannot be read"),
             }
         }
         let sessions = Self { inner: Arc::new(Inner { home, program, entries: Mutex::new(entries) }) };
         sessions.sweep_blocking();
+        if !sessions.unowned().is_empty() {
+            sessions.end_unowned_blocking()?;
+        }
         Ok(sessions)
+    }
+
+    /// The sessions that live and have no record that can be read.
+    fn unowned(&self) -> Vec<SessionId> {
+        // One that is being started is among the entries before it has a directory.
+        let in_dir = ids_in(&self.inner.home.sessions_dir()).unwrap_or_default();
+        let known: BTreeSet<_> = self.entries().keys().cloned().collect();
+        let lives = |session: &SessionId| !matches!(life::look(&self.dir(session)), Ok(Life::Dead(_)));
+        in_dir.into_iter().filter(|session| !known.contains(session) && lives(session)).collect()
+    }
+
+    /// Ends those whose owner is not known: nobody could list them, and no change of the rules would reach them.
+    async fn end_unowned(&self) {
+        let unowned = self.blocking(|sessions| sessions.unowned()).await;
+        let ends = unowned.iter().map(|session| async move {
+            tracing::warn!(%session, "a session is ended: whose it is cannot be read");
+            if let Err(error) = self.end_process(session, EndReason::Revoked).await {
+                tracing::error!(%session, %error, "a session that nobody owns could not be ended");
+            }
+        });
+        join_all(ends).await;
+    }
+
+    /// The same where there is no runtime to wait in.
+    fn end_unowned_blocking(&self) -> Result<(), SessionError> {
+        let ended = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(self.end_unowned());
+                std::io::Result::Ok(())
+            });
+            thread.join().map_err(|_| std::io::Error::other("ending them panicked"))
+        });
+        ended.flatten().map_err(|error| SessionError::Interrupted(error.to_string()))
     }
 
     /// Starts a session.
@@ -108,12 +145,10 @@ impl Sessions {
             effect: job.grant.effect(),
             user,
             started: Timestamp::now(),
-            process: None,
         };
         let claim = Claim::new(self, record.clone());
-        let started = self.start_process(&record, &job).await;
-        match started {
-            Ok(record) => {
+        match self.start_process(&record, &job).await {
+            Ok(()) => {
                 claim.keep(record.clone());
                 tracing::info!(
                     session = %record.session, owner = %record.owner, user = %record.user,
@@ -132,11 +167,7 @@ impl Sessions {
         }
     }
 
-    async fn start_process(
-        &self,
-        record: &SessionRecord,
-        job: &SessionJob,
-    ) -> Result<SessionRecord, SessionError> {
+    async fn start_process(&self, record: &SessionRecord, job: &SessionJob) -> Result<(), SessionError> {
         self.save(record).await?;
         let own = LocalUser::current().map_err(SessionError::User)?;
         let process = Process::spawn(&SpawnRequest {
@@ -184,11 +215,7 @@ impl Sessions {
             tracing::debug!(session = %record.session, %error, "a session's process was collected by another");
         }
         match serde_json::from_slice(&reply) {
-            Ok(HostReply::Runs(process)) => {
-                let mut record = record.clone();
-                record.process = Some(process);
-                Ok(record)
-            }
+            Ok(HostReply::Runs {}) => Ok(()),
             Ok(HostReply::Failed(error)) => Err(SessionError::Refused(error)),
             Err(_) => Err(SessionError::Silent),
         }
@@ -317,7 +344,8 @@ impl Sessions {
     /// hear of it. A session that does not answer is killed. Returns how the program ended, if that is known.
     ///
     /// # Errors
-    /// [`SessionError::Unanswered`] or [`SessionError::Malformed`] if it can neither be asked nor killed.
+    /// [`SessionError::Unanswered`], [`SessionError::Gone`] or [`SessionError::Malformed`] if it can neither be asked nor
+    /// killed: it lives on.
     ///
     /// # Cancel safety
     /// Once it is asked it ends, whether or not somebody waits.
@@ -326,32 +354,44 @@ impl Sessions {
         record: &SessionRecord,
         reason: EndReason,
     ) -> Result<Option<CommandEnd>, SessionError> {
-        let told = ask_end(&record.session, &self.dir(&record.session), reason).await;
-        let session = record.session.clone();
-        match told {
-            Ok(end) => {
-                // It says so just before it goes.
-                self.await_end(&session).await;
-                tracing::info!(%session, "a session was ended");
-                Ok(Some(end))
-            }
-            Err(SessionError::Gone { .. }) if self.await_end(&session).await => Ok(None),
-            // It is gone and lives: it has no socket yet, or turned this daemon away.
-            Err(error) => {
-                tracing::warn!(%session, %error, "a session does not answer: it is killed");
-                let killed = self.blocking(move |sessions| life::kill(&sessions.dir(&session))).await;
-                if !killed {
-                    return Err(error);
-                }
-                self.await_end(&record.session).await;
-                Ok(None)
-            }
-        }
+        self.end_process(&record.session, reason).await
     }
 
-    /// Clears away what dead sessions left. Returns how many that were.
+    async fn end_process(
+        &self,
+        session: &SessionId,
+        reason: EndReason,
+    ) -> Result<Option<CommandEnd>, SessionError> {
+        let dir = self.dir(session);
+        let mut told = ask_end(session, &dir, reason).await;
+        if matches!(told, Err(SessionError::Gone { .. })) && !self.await_end(session).await {
+            // It hung up, which is not its death: its lock says that it lives.
+            told = ask_end(session, &dir, reason).await;
+        }
+        // It says that it ended just before it goes.
+        if matches!(told, Ok(_) | Err(SessionError::Gone { .. })) && self.await_end(session).await {
+            tracing::info!(%session, "a session was ended");
+            return Ok(told.ok());
+        }
+        tracing::warn!(%session, "a session does not end: it is killed");
+        for _ in 0..KILLS {
+            let name = session.clone();
+            let killed = self.blocking(move |sessions| life::kill(&sessions.dir(&name))).await;
+            if killed && self.await_end(session).await {
+                return Ok(told.ok());
+            }
+        }
+        Err(told.err().unwrap_or_else(|| SessionError::Unanswered {
+            session: session.clone(),
+            source: std::io::Error::other("it lives on"),
+        }))
+    }
+
+    /// Clears away what dead sessions left, and ends those whose record cannot be read. Returns how many were dead.
     pub async fn sweep(&self) -> usize {
-        self.blocking(|sessions| sessions.sweep_blocking()).await
+        let cleared = self.blocking(|sessions| sessions.sweep_blocking()).await;
+        self.end_unowned().await;
+        cleared
     }
 
     fn sweep_blocking(&self) -> usize {
@@ -399,8 +439,7 @@ impl Sessions {
         true
     }
 
-    /// Waits a little until the process of a session that says it ends is gone, and clears it away. Says whether it is
-    /// gone.
+    /// Waits a little until the process of a session that says it ends is gone, and clears it away. Says whether it is.
     async fn await_end(&self, session: &SessionId) -> bool {
         let deadline = tokio::time::Instant::now() + timeouts::CLOSE;
         loop {
@@ -549,47 +588,4 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
-
-    use malai_model::id::SecretKey;
-
-    use super::*;
-    use crate::home::Create;
-    use crate::terminal::{SessionAsk, SessionEffect};
-
-    #[tokio::test]
-    async fn a_session_that_lives_and_cannot_be_asked_is_killed() {
-        let root = tempfile::tempdir().expect("a directory");
-        let home = Home::open(root.path().join("home"), Create::Yes).expect("a home");
-        let sessions = Sessions::open(home, OwnProgram::at("/nowhere/malai")).expect("opens");
-        let id = SecretKey::from_bytes(&[7; 32]).id52();
-        let record = SessionRecord {
-            session: sessions.new_id(),
-            owner: id,
-            cluster: "company".parse().expect("a name"),
-            own: id,
-            ask: SessionAsk::Shell {},
-            effect: SessionEffect { argv: None, username: None },
-            user: "a".to_owned(),
-            started: Timestamp::now(),
-            process: None,
-        };
-        sessions.save(&record).await.expect("is written");
-        let dir = sessions.dir(&record.session);
-        // As one that has begun and has no socket yet, when the daemon was killed and another one came.
-        let (lock, own) = life::claim(&dir).expect("is free");
-        let mut child = Command::new("sleep").arg("100").stdin(Stdio::from(lock)).spawn().expect("starts");
-        let process =
-            super::super::record::SessionProcess { pid: child.id(), began: life::began(child.id()) };
-        assert_ne!(process, own);
-        std::fs::write(dir.join("lock"), serde_json::to_vec(&process).expect("a text")).expect("is written");
-        Claim::new(&sessions, record.clone()).keep(record.clone());
-        let ended = sessions.end(&record, EndReason::Revoked).await;
-        let lives = child.try_wait().expect("is ours").is_none();
-        child.kill().ok();
-        child.wait().expect("ends");
-        assert!(ended.is_ok_and(|end| end.is_none()) && !lives, "it lives on");
-        assert!(sessions.records().is_empty() && !dir.exists());
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! A session that runs: its program's terminal, its clients' connections, and the state between them.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use malai_model::wire::CommandEnd;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::outbox::Outbox;
@@ -70,6 +71,12 @@ enum Event {
     Gone(ClientId),
 }
 
+/// One that was accepted: it is given up when this is dropped.
+struct Connection {
+    id: ClientId,
+    _held: oneshot::Sender<Infallible>,
+}
+
 type Ending = std::pin::Pin<Box<dyn Future<Output = Result<CommandEnd, HostError>> + Send>>;
 
 /// A session that runs.
@@ -85,7 +92,8 @@ pub(super) struct Running {
     daemon: u32,
     patience: Patience,
     scope: Scope,
-    room: Arc<Semaphore>,
+    /// Oldest first.
+    connections: Vec<Connection>,
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
     /// A client took something.
@@ -126,7 +134,7 @@ impl Running {
             daemon,
             patience,
             scope: Scope::new(),
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: Vec::new(),
             events,
             events_in,
             written: Arc::new(Notify::new()),
@@ -159,7 +167,7 @@ impl Running {
                     Ok(0) | Err(_) => self.terminal_closed(),
                     Ok(count) => {
                         self.session.show(&block[..count]);
-                        if self.exited.is_some() {
+                        if self.exited.is_some() && self.ending.is_none() {
                             self.drained_at = Some(Instant::now() + DRAIN);
                         }
                     }
@@ -207,9 +215,10 @@ impl Running {
     }
 
     fn next_deadline(&self) -> Instant {
-        let idle =
-            self.patience.idle.filter(|_| self.session.is_alone()).map(|idle| self.session.idle_since + idle);
-        let linger = self.session.ended().map(|_| self.session.idle_since + self.patience.linger);
+        // Only what can be acted on when its time has come: anything else would be due again at once.
+        let is_idle = self.session.is_alone() && self.ending.is_none() && self.session.ended().is_none();
+        let idle = self.patience.idle.filter(|_| is_idle).map(|idle| self.session.idle_since + idle);
+        let linger = self.session.lingers_until(self.patience.linger).filter(|_| self.asked_end.is_empty());
         let drained = self.drained_at.filter(|_| self.wants_read());
         let rest = (!self.rests).then(|| self.session.idle_since + REST);
         let times = [idle, linger, drained, rest, self.read_after, self.audience_until];
@@ -298,6 +307,7 @@ impl Running {
 
     fn hang_up(&mut self, reason: EndReason) {
         let Some(group) = &self.group else { return };
+        self.session.hurry();
         let (group, grace) = (group.clone(), self.patience.grace);
         self.ending = Some((reason, Box::pin(async move { group.hang_up(grace).await })));
     }
@@ -312,20 +322,28 @@ impl Running {
                 return;
             }
         };
-        let Ok(room) = self.room.clone().try_acquire_owned() else {
+        if self.connections.len() >= MAX_CONNECTIONS {
+            // Of clients there are fewer. Who comes may have come to end this session: the oldest that asks gives way.
             tracing::warn!("too many connections at once");
-            return;
-        };
+            let oldest =
+                self.connections.iter().position(|connection| !self.session.is_client(connection.id));
+            self.connections.remove(oldest.unwrap_or_default());
+        }
         let id = self.next_client;
         self.next_client += 1;
         let (events, outbox) = (self.events_in.clone(), Outbox::new(self.written.clone()));
+        let (held, gives_way) = oneshot::channel::<Infallible>();
+        self.connections.push(Connection { id, _held: held });
         self.scope.spawn("client", async move {
-            if let Err(error) = serve(stream, id, &events, &outbox).await {
+            let served = tokio::select! {
+                served = serve(stream, id, &events, &outbox) => served,
+                _ = gives_way => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, "a connection ended");
             }
             // The session has gone if it does not take this.
             _ = events.send(Event::Gone(id)).await;
-            drop(room);
         });
     }
 
@@ -347,7 +365,7 @@ impl Running {
                 self.resize(resized);
             }
             Event::Said(id, ToHost::Detach {}) => self.session.detach(id),
-            Event::Said(_, ToHost::Seen {}) => self.session.saw_end(),
+            Event::Said(id, ToHost::Seen {}) => self.session.saw_end_by(id, self.patience.linger),
             Event::Said(_, ToHost::End { reason }) => self.asked_to_end(reason, None),
             Event::Said(..) => {}
             Event::Typed(id, bytes) => {
@@ -356,7 +374,10 @@ impl Running {
                     self.session.gone(id);
                 }
             }
-            Event::Gone(id) => self.session.gone(id),
+            Event::Gone(id) => {
+                self.connections.retain(|connection| connection.id != id);
+                self.session.gone(id);
+            }
         }
     }
 

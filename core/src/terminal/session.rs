@@ -33,6 +33,9 @@ const MOST_ANSWERS: usize = INPUT_WINDOW as usize;
 /// Typed bytes are acknowledged when so many were typed since the last time.
 const ACKNOWLEDGE: u64 = INPUT_WINDOW / 4;
 
+/// By how much longer the end is kept while somebody is attached who does not say that it was seen.
+const ATTACHED_LINGER: u32 = 6;
+
 /// Tells the connections of a session apart; from 1.
 pub(super) type ClientId = u64;
 
@@ -63,6 +66,10 @@ pub(super) struct Session {
     ended: Option<CommandEnd>,
     /// Whether somebody knows how it ended.
     seen: bool,
+    /// When the client that typed was lost, unless one came since.
+    control_lost: Option<Instant>,
+    /// It is being ended: nobody is waited for.
+    hurries: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +115,8 @@ impl Session {
             idle_since: Instant::now(),
             ended: None,
             seen: false,
+            control_lost: None,
+            hurries: false,
         }
     }
 
@@ -150,7 +159,8 @@ impl Session {
             if client.skipped {
                 continue;
             }
-            if client.mode == AttachMode::Watch && client.outbox.waiting() + bytes.len() > WATCH_BACKLOG {
+            let waits_for_nobody = client.mode == AttachMode::Watch || self.hurries;
+            if waits_for_nobody && client.outbox.waiting() + bytes.len() > WATCH_BACKLOG {
                 client.outbox.clear();
                 client.skipped = true;
                 continue;
@@ -170,7 +180,8 @@ impl Session {
     /// Shows the screen to those that were skipped and have nothing waiting any more.
     pub(super) fn catch_up(&mut self) {
         for index in 0..self.clients.len() {
-            if !self.clients[index].skipped || self.clients[index].outbox.waiting() > 0 {
+            let is_watch = self.clients[index].mode == AttachMode::Watch;
+            if !is_watch || !self.clients[index].skipped || self.clients[index].outbox.waiting() > 0 {
                 continue;
             }
             let redraw = self.screen.redraw(History::Without);
@@ -198,9 +209,15 @@ impl Session {
         }
     }
 
+    /// It is being ended: from now on the program waits for nobody, and a client that is behind misses what it did not
+    /// take.
+    pub(super) fn hurry(&mut self) {
+        self.hurries = true;
+    }
+
     /// Whether the program may show more now: as long as the client that types takes it, or there is none.
     pub(super) fn has_room(&self) -> bool {
-        self.control().is_none_or(|client| client.outbox.waiting() < CONTROL_BACKLOG)
+        self.hurries || self.control().is_none_or(|client| client.outbox.waiting() < CONTROL_BACKLOG)
     }
 
     /// Attaches a client. If it types, whoever did so before has to go; returns the size that the terminal gets then.
@@ -224,6 +241,7 @@ impl Session {
         let mut resized = None;
         if request.mode == AttachMode::Control {
             self.take_over();
+            self.control_lost = None;
             let before = self.window();
             let now = self.screen.resize(request.window);
             resized = (now != before).then_some(now);
@@ -372,6 +390,9 @@ impl Session {
     /// A client has gone.
     pub(super) fn gone(&mut self, id: ClientId) {
         if let Some(client) = self.remove(id) {
+            if client.mode == AttachMode::Control {
+                self.control_lost = Some(Instant::now());
+            }
             client.outbox.clear();
             client.outbox.close();
         }
@@ -396,7 +417,8 @@ impl Session {
             }),
             Some(EndReason::Asked | EndReason::Other) | None => FromHost::Ended(end),
         };
-        for client in self.clients.iter().filter(|client| !client.skipped) {
+        let hears = |client: &&Client| !client.skipped || client.mode == AttachMode::Control;
+        for client in self.clients.iter().filter(hears) {
             client.outbox.say(&last);
         }
     }
@@ -406,6 +428,27 @@ impl Session {
         self.seen = self.ended.is_some();
     }
 
+    /// A client knows how it ended. One that looks on does not know it for the one that types, nor for one that was lost
+    /// and may come back within `linger`.
+    pub(super) fn saw_end_by(&mut self, id: ClientId, linger: Duration) {
+        let Some(mode) = self.client(id).map(|client| client.mode) else { return };
+        let may_come_back = self.control_lost.is_some_and(|at| at.elapsed() < linger);
+        if mode == AttachMode::Control || self.control().is_none() && !may_come_back {
+            self.saw_end();
+        }
+    }
+
+    /// Whether a connection is an attached client's.
+    pub(super) fn is_client(&self, id: ClientId) -> bool {
+        self.clients.iter().any(|client| client.id == id)
+    }
+
+    /// When the end is kept for nobody any more. Somebody who is attached is waited for longer, not for ever.
+    pub(super) fn lingers_until(&self, linger: Duration) -> Option<Instant> {
+        let linger = if self.is_alone() { linger } else { linger * ATTACHED_LINGER };
+        self.ended.map(|_| self.idle_since + linger)
+    }
+
     /// How the program ended.
     pub(super) fn ended(&self) -> Option<CommandEnd> {
         self.ended
@@ -413,7 +456,7 @@ impl Session {
 
     /// Whether nobody has to be told how it ended any more: one was, or nobody came for so long.
     pub(super) fn is_over(&self, linger: Duration) -> bool {
-        self.ended.is_some() && (self.seen || self.clients.is_empty() && self.idle_since.elapsed() >= linger)
+        self.lingers_until(linger).is_some_and(|until| self.seen || until <= Instant::now())
     }
 
     /// Whether nobody is attached.
