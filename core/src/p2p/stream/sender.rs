@@ -27,6 +27,14 @@ pub struct StreamSender {
     pub(super) shared: Arc<Shared>,
 }
 
+/// What a lost connection means to a stream that waits for its last acknowledgement.
+enum Outlived {
+    /// The peer has everything.
+    Over,
+    /// It was put down, and is to be asked again.
+    GoesOn,
+}
+
 impl StreamSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -176,18 +184,21 @@ impl StreamSender {
                 // A peer that ended everything may stop reading before the last acknowledgement.
                 Ok(()) => return Ok(()),
                 Err(RawEnd::Code(code)) if code != stream_code::MOVED => return Ok(()),
-                Err(end) => self.outlive(end, cuts).await?,
+                Err(end) => match self.outlive(end, cuts).await? {
+                    Outlived::Over => return Ok(()),
+                    Outlived::GoesOn => {}
+                },
             }
         }
     }
 
     /// Waits until a stream whose connection is lost is put down, which the reader does.
-    async fn outlive(&self, end: RawEnd, cuts: u64) -> Result<(), P2pError> {
+    async fn outlive(&self, end: RawEnd, cuts: u64) -> Result<Outlived, P2pError> {
         let done = lock(&self.shared.reader).done;
         if done && lock(&self.shared.out).grantless {
             // The peer has read everything to the end, or it would not have ended.
             let resumable = lock(&self.shared.out).resumption.is_some();
-            return if resumable { Ok(()) } else { Err(self.shared.failure(end)) };
+            return if resumable { Ok(Outlived::Over) } else { Err(self.shared.failure(end)) };
         }
         if lock(&self.shared.out).resumption.is_none() {
             return Err(self.shared.failure(end));
@@ -198,7 +209,8 @@ impl StreamSender {
                 Ok(out.cuts() != cuts)
             })
         })
-        .await
+        .await?;
+        Ok(Outlived::GoesOn)
     }
 
     /// Sends a last message and finishes: one write, so that a short exchange takes few packets.
