@@ -199,6 +199,28 @@ fn another_user_is_refused_and_never_ignored() {
     output.fails_with("command.user");
 }
 
+#[test]
+fn a_daemon_takes_no_time_once_its_callers_are_gone() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    cluster.member("laptop").stop();
+    for _ in 0..40 {
+        cluster.home("laptop").malai(["web01.company", "true"]).ok();
+    }
+    let pid = cluster.member("web01").daemon.as_ref().expect("runs").pid();
+    let ticks = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
+    };
+    // A stream that asked for ever whether it had ended took a whole core, also of a busy machine.
+    await_until("a daemon at rest", SOON, || {
+        let before = ticks();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        ticks() - before <= 5
+    });
+}
+
 /// Says whether a process has ended, or waits for its parent only.
 pub(crate) fn is_gone(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
