@@ -7,17 +7,21 @@ use std::sync::OnceLock;
 use malai_model::address::{
     AddressProblem, ClusterRef, KnownCluster, MachineSelector, resolve_machine, resolve_service,
 };
+#[cfg(not(all(feature = "host", unix)))]
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+#[cfg(not(all(feature = "host", unix)))]
 use malai_model::wire::WireError;
 use malai_model::wire::local::{OpenRequest, ServiceView};
 
+#[cfg(all(feature = "host", unix))]
+use super::serve::denied_to_caller;
 use super::serve::{ServeProblem, refuse};
 use super::work::Ticket;
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
-use crate::cluster::{self, RunDenied};
+use crate::cluster;
 use crate::cluster::{ClusterError, LoadedCluster};
 use crate::home::Role;
 use crate::p2p::Stream;
@@ -120,7 +124,8 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, %service, reason = %denied, "denied a service");
-                refuse(stream, denied_to_caller(&service, &denied, loaded.own_name.as_ref())).await;
+                let what = format!("reach the service {service}");
+                refuse(stream, denied_to_caller(&what, &denied, loaded.own_name.as_ref())).await;
                 return Ok(());
             }
         };
@@ -215,21 +220,5 @@ impl Wanted {
     fn unknown(&self, loaded: &LoadedCluster, service: &ServiceName) -> ClusterError {
         let known: Vec<String> = loaded.services().into_iter().map(|service| service.address).collect();
         ClusterError::UnknownService { cluster: self.cluster.clone(), service: service.to_string(), known }
-    }
-}
-
-/// What a caller is told: that it was denied and how to ask. The reason stays in this device's log.
-#[cfg(all(feature = "host", unix))]
-fn denied_to_caller(service: &ServiceName, denied: &RunDenied, own: Option<&MachineName>) -> WireError {
-    let here = own.map_or("that machine", MachineName::as_str);
-    let hint = if denied.is_ceiling() {
-        format!("the malai.toml of {here} itself forbids it, whatever the cluster allows")
-    } else {
-        format!("ask the cluster's manager for the right; the reason is in the malai.log of {here}")
-    };
-    WireError {
-        code: ErrorCode::AclDenied,
-        message: format!("reach the service {service}: not allowed on {here}"),
-        hint: Some(hint),
     }
 }
