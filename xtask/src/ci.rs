@@ -56,7 +56,7 @@ const CHECKS: &[(&str, Check)] = &[
     }),
     ("demo", || demo::run(Some(&target_dir().join("debug").join("malai"))).map(|()| Ended::Passed)),
     ("bench, scaled down", || match bench::missing() {
-        None => bench::run(bench::Size::Quick).map(|()| Ended::Passed),
+        None => bench::run(bench::Size::Quick, &[]).map(|()| Ended::Passed),
         Some(missing) => Ok(Ended::NotRun(missing)),
     }),
     // Once each: the tests themselves were just run, this is about the rig and other seeds.

@@ -19,7 +19,7 @@ cargo xtask <task>
   ci                       every check; ends within 25 minutes on a new machine of two cores
   demo                     three homes on this machine: one command allowed, one refused
   arch                     the layers and the other rules that a source scan can check
-  bench [--quick]          figures beside OpenSSH; without --quick into docs/benchmarks.md
+  bench [--quick] [PART…]  figures beside OpenSSH; all parts, without --quick, into docs/benchmarks.md
   soak [--scale F] [NAME…] the long runs; F = 1 is the full length
   bindings                 builds ffi, generates its Python bindings and runs their tests
 ";
@@ -32,8 +32,8 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(None),
         ["demo", "--binary", path] => demo::run(Some(path.as_ref())),
         ["arch"] => arch::run(),
-        ["bench"] => bench::run(bench::Size::Full),
-        ["bench", "--quick"] => bench::run(bench::Size::Quick),
+        ["bench", "--quick", parts @ ..] => bench::run(bench::Size::Quick, parts),
+        ["bench", parts @ ..] => bench::run(bench::Size::Full, parts),
         ["soak", "--scale", scale, names @ ..] => soak::run_scaled(scale, names),
         ["soak", names @ ..] => soak::run_scaled("1", names),
         ["bindings"] => bindings::run(),

@@ -36,11 +36,18 @@ pub(crate) fn missing() -> Option<String> {
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
 }
 
-/// Measures.
-pub(crate) fn run(size: Size) -> Outcome {
+/// What can be measured by itself.
+const PARTS: [&str; 5] = ["commands", "warm", "transfer", "terminal", "link"];
+
+/// Measures everything, or the parts that are named: then the page is left as it is.
+pub(crate) fn run(size: Size, only: &[&str]) -> Outcome {
     if let Some(missing) = missing() {
         return Err(missing);
     }
+    if let Some(unknown) = only.iter().find(|name| !PARTS.contains(name)) {
+        return Err(format!("there is no part {unknown:?} to measure; there are: {}", PARTS.join(", ")));
+    }
+    let wanted = |part: &str| only.is_empty() || only.contains(&part);
     let binary = binary(size)?;
     let net = TestNet::new(&binary);
     let sshd = Sshd::start(net.path())?;
@@ -51,14 +58,26 @@ pub(crate) fn run(size: Size) -> Outcome {
             Cluster::with_config(&net, &["web01", "laptop"], &[("web01", "allow_from = \"laptop\"")], "");
         // Cold means: no daemon beside the caller that could hold a connection.
         cluster.member("laptop").stop();
-        let mut rows = rows::measure(&Rig { size, binary: binary.clone(), sshd: &sshd, cluster: &cluster })?;
+        let mut rows = Vec::new();
+        if wanted("commands") {
+            let rig = Rig { size, binary: binary.clone(), sshd: &sshd, cluster: &cluster };
+            rows.extend(rows::measure(&rig)?);
+        }
         // From here on the caller has a daemon, as people have.
         cluster.member("laptop").start();
         let rig = Rig { size, binary, sshd: &sshd, cluster: &cluster };
-        rows.extend(warm::measure(&rig)?);
-        rows.extend(transfer::measure(&rig)?);
-        rows.extend(terminal::measure(&rig)?);
-        rows.extend(link::measure(size, &far)?);
+        if wanted("warm") {
+            rows.extend(warm::measure(&rig)?);
+        }
+        if wanted("transfer") {
+            rows.extend(transfer::measure(&rig)?);
+        }
+        if wanted("terminal") {
+            rows.extend(terminal::measure(&rig)?);
+        }
+        if wanted("link") {
+            rows.extend(link::measure(size, &far)?);
+        }
         Ok(rows)
     }))
     .unwrap_or_else(|_| Err("the cluster to measure did not come up".to_owned()))
@@ -68,7 +87,7 @@ pub(crate) fn run(size: Size) -> Outcome {
     for row in &rows {
         say!("{}", row.line(size));
     }
-    if size == Size::Full {
+    if size == Size::Full && only.is_empty() {
         let path = root().join("docs").join("benchmarks.md");
         std::fs::create_dir_all(root().join("docs")).map_err(|source| format!("making docs/: {source}"))?;
         std::fs::write(&path, report::markdown(&rows)?)
