@@ -20,6 +20,8 @@ pub mod service;
 pub mod task;
 pub mod terminal;
 pub mod timeouts;
+#[cfg(unix)]
+pub mod two_way;
 
 pub use bytes::Bytes;
 pub use error::Error;

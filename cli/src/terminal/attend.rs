@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::escape::{Command, EscapeChar, Escapes, Typed};
 use super::raw::{self, RawMode};
 use super::screen::Screen;
+use super::tty::{Side, Tty};
 use crate::commands::{Context, Outcome};
 use crate::error::Failure;
 use crate::signals::Signals;
@@ -62,8 +63,8 @@ pub(crate) async fn attend(
     let machine = attached.machine.shown();
     let session = attached.client.control.session().clone();
     let terminal = RawMode::enter().map_err(|error| Failure::local("set up the terminal", &error))?;
-    let screen = Screen::start().map_err(|error| Failure::local("open stdout", &error))?;
     let scope = Scope::new();
+    let screen = Screen::start(&scope).map_err(|error| Failure::local("open stdout", &error))?;
     let shown = Shown {
         client,
         machine: &attached.machine,
@@ -82,6 +83,8 @@ pub(crate) async fn attend(
         }
         screen.tidy().await;
     }
+    // What a terminal that is held did not take by now it never will.
+    scope.shutdown(Duration::ZERO).await;
     drop(terminal);
     let come_back = || format!("come back with `malai shell {machine} --attach {session}`");
     let note = |text: String| context.output.note(&format!("[malai: {text}]"));
@@ -136,7 +139,7 @@ impl Shown<'_> {
         // It may have changed before anybody listened.
         self.control.resize(raw::window());
         let mut escapes = Escapes::new(self.place.escape);
-        let mut stdin = start_stdin();
+        let mut stdin = start_stdin(self.scope);
         let (typed, mut waiting) = mpsc::channel::<Bytes>(1);
         self.scope.spawn_until_stop("type", async move {
             while let Some(bytes) = waiting.recv().await {
@@ -375,9 +378,20 @@ fn lost_line(machine: &str, escape: EscapeChar) -> String {
     format!("\x1b7\x1b[999;1H\x1b[0;7m[malai: {}]\x1b[0m\x1b[K\x1b8", escape_control(&text))
 }
 
-/// Reads stdin on a thread: a read of a terminal cannot be interrupted.
-fn start_stdin() -> mpsc::Receiver<Bytes> {
+/// Reads stdin: where it cannot be waited for, on a thread.
+fn start_stdin(scope: &Scope) -> mpsc::Receiver<Bytes> {
     let (blocks, waiting) = mpsc::channel::<Bytes>(1);
+    if let Some(tty) = Tty::again(rustix::stdio::stdin(), Side::Input) {
+        scope.spawn_until_stop("stdin", async move {
+            let mut block = vec![0; STDIN_BLOCK];
+            while let Ok(count @ 1..) = tty.read(&mut block).await {
+                if blocks.send(Bytes::copy_from_slice(&block[..count])).await.is_err() {
+                    return;
+                }
+            }
+        });
+        return waiting;
+    }
     // Never joined: the process ends soon after it is of no use.
     std::thread::spawn(move || {
         let mut block = vec![0; STDIN_BLOCK];

@@ -5,6 +5,7 @@ mod escape;
 mod modes;
 mod raw;
 mod screen;
+mod tty;
 
 pub(crate) use attend::{Place, attend};
 pub(crate) use escape::EscapeChar;

@@ -1,14 +1,15 @@
-//! What is shown of a session: written on a thread, since a terminal that is held must not stop the rest.
+//! What is shown of a session: written beside the rest, which a terminal that is held must not stop.
 
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use malai_core::Bytes;
+use malai_core::task::Scope;
 use tokio::sync::{mpsc, oneshot};
 
 use super::modes::Modes;
+use super::tty::{Side, Tty};
 
 /// How many blocks of output may wait for a slow terminal or pipe.
 const WAITING_BLOCKS: usize = 4;
@@ -32,28 +33,49 @@ enum Item {
     Flush(oneshot::Sender<()>),
 }
 
+impl Item {
+    /// What of it is to be written. Whoever waits for all before it is told.
+    fn bytes(self, seen: &Mutex<Modes>) -> Option<Bytes> {
+        match self {
+            Self::Output(bytes) => {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).feed(&bytes);
+                Some(bytes)
+            }
+            Self::Own(text) => Some(text.into()),
+            Self::Flush(done) => {
+                // Whoever asked may have given up.
+                _ = done.send(());
+                None
+            }
+        }
+    }
+}
+
 impl Screen {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start(scope: &Scope) -> std::io::Result<Self> {
         let (items, mut waiting) = mpsc::channel::<Item>(WAITING_BLOCKS);
         let modes = Arc::new(Mutex::new(Modes::default()));
+        let seen = Arc::clone(&modes);
+        if let Some(tty) = Tty::again(std::io::stdout(), Side::Output) {
+            // Not until `stop`: the last words come after that. It ends with the last handle.
+            scope.spawn("screen", async move {
+                while let Some(item) = waiting.recv().await {
+                    if let Some(bytes) = item.bytes(&seen)
+                        && tty.write_all(&bytes).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+            return Ok(Self { items, modes });
+        }
         // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
         let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-        let seen = Arc::clone(&modes);
         std::thread::spawn(move || {
             while let Some(item) = waiting.blocking_recv() {
-                let written = match item {
-                    Item::Output(bytes) => {
-                        seen.lock().unwrap_or_else(PoisonError::into_inner).feed(&bytes);
-                        stdout.write_all(&bytes)
-                    }
-                    Item::Own(text) => stdout.write_all(text.as_bytes()),
-                    Item::Flush(done) => {
-                        // Whoever asked may have given up.
-                        _ = done.send(());
-                        Ok(())
-                    }
-                };
-                if written.is_err() {
+                if let Some(bytes) = item.bytes(&seen)
+                    && crate::pipes::write_all(&mut stdout, &bytes).is_err()
+                {
                     // Nobody reads it any more: with the channel that shows.
                     return;
                 }

@@ -195,7 +195,8 @@ impl Route {
                     relayed: view.relayed,
                     rtt: Duration::from_micros(view.rtt_us),
                 };
-                let stream = Stream::over_socket(stream, leftover, view.id52, way, &self.0.scope);
+                let stream = Stream::over_socket(stream, leftover, view.id52, way, &self.0.scope)
+                    .map_err(SocketError::Unanswered)?;
                 tracing::debug!(machine = view.shown(), address = view.address, "through the daemon");
                 self.enter(&stream);
                 Ok(Some(Opened { stream, view }))

@@ -12,11 +12,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::termios::{self, ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg};
 use nix::unistd::Pid;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::launch::{Attachment, launch};
 use super::{Executable, HostError, LocalUser, ProcessGroup, SpawnRequest};
+use crate::two_way::{Left, TwoWay};
 
 /// A terminal: the side that a program has (the slave), and the side of whoever shows it (the master).
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Pty {
 /// Clones are the same terminal; when the last one is dropped it hangs up, which its session hears as SIGHUP. One task
 /// may read and one write at a time.
 #[derive(Debug, Clone)]
-pub struct PtyMaster(Arc<AsyncFd<OwnedFd>>);
+pub struct PtyMaster(Arc<TwoWay<OwnedFd>>);
 
 /// What runs in a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +104,7 @@ fn open(window: WindowSize) -> io::Result<Pty> {
     set_sane(&slave)?;
     let flags = OFlag::from_bits_retain(fcntl(&master, FcntlArg::F_GETFL)?);
     fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    #[expect(unsafe_code, reason = "the file must stay the same as long as it is registered")]
-    // SAFETY: the `AsyncFd` owns it, and gives it to nobody who could close or replace it.
-    let master = PtyMaster(Arc::new(unsafe { AsyncFd::register(master) }?));
+    let master = PtyMaster(Arc::new(TwoWay::new(master)?));
     master.resize(window)?;
     Ok(Pty { master, slave })
 }
@@ -170,7 +168,8 @@ impl PtyMaster {
         };
         #[expect(unsafe_code, reason = "nix has no wrapper")]
         // SAFETY: the call reads one `winsize`, which is ours.
-        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+        let result =
+            unsafe { libc::ioctl(self.0.file().as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -182,12 +181,7 @@ impl PtyMaster {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            if let Ok(result) = ready.try_io(|fd| shown(nix::unistd::read(fd, buffer))) {
-                return result;
-            }
-        }
+        self.0.read_with(|fd| Ok((shown(nix::unistd::read(fd, buffer))?, Left::Perhaps))).await
     }
 
     /// Types bytes: as many as the terminal takes now, at least one. A program that does not read makes this wait.
@@ -198,12 +192,7 @@ impl PtyMaster {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.writable().await?;
-            if let Ok(result) = ready.try_io(|fd| typed(nix::unistd::write(fd, bytes))) {
-                return result;
-            }
-        }
+        self.0.write_with(|fd| typed(nix::unistd::write(fd, bytes))).await
     }
 }
 
@@ -228,24 +217,17 @@ impl AsyncRead for PtyMaster {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            let free = buffer.initialize_unfilled();
-            if let Ok(result) = ready.try_io(|fd| shown(nix::unistd::read(fd, free))) {
-                return Poll::Ready(result.map(|count| buffer.advance(count)));
-            }
-        }
+        let free = buffer.initialize_unfilled();
+        let read = |fd: &OwnedFd| Ok((shown(nix::unistd::read(fd, &mut *free))?, Left::Perhaps));
+        let count = ready!(self.0.poll_read_with(cx, read))?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for PtyMaster {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            if let Ok(result) = ready.try_io(|fd| typed(nix::unistd::write(fd, bytes))) {
-                return Poll::Ready(result);
-            }
-        }
+        self.0.poll_write_with(cx, |fd| typed(nix::unistd::write(fd, bytes)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -117,8 +117,10 @@ impl Node {
     pub(crate) fn serve_own_socket(&self, member: &Arc<Member>, carried: Carried) {
         let Carried { socket, leftover, .. } = carried;
         let own = member.own_id();
-        let stream = Stream::over_socket(socket, leftover, own, PathView::here(), &member.scope);
-        self.take(member, Asker::here(own), stream);
+        match Stream::over_socket(socket, leftover, own, PathView::here(), &member.scope) {
+            Ok(stream) => self.take(member, Asker::here(own), stream),
+            Err(error) => tracing::warn!(%error, "a process of this device cannot be served"),
+        }
     }
 }
 

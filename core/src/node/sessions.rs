@@ -204,7 +204,7 @@ impl Node {
                 answer(stream.sender, &Notice::Opened { session: record.session }).await
             }
             Started::Attached(record, connection) => {
-                self.attend(member, peer, &record, stream, connection, &ticket).await;
+                self.attend(member, peer, &record, stream, *connection, &ticket).await;
                 Ok(())
             }
         }
@@ -252,7 +252,7 @@ impl Node {
             received: Some(0),
         };
         match sessions.attach(&record, &attach).await {
-            Ok(connection) => Ok(Started::Attached(record, connection)),
+            Ok(connection) => Ok(Started::Attached(record, Box::new(connection))),
             Err(error) => {
                 // Nobody knows its name yet.
                 _ = sessions.end(&record, EndReason::Asked).await;
@@ -481,7 +481,7 @@ async fn ended(sessions: &Sessions) -> BTreeSet<SessionId> {
 
 enum Started {
     Alone(SessionRecord),
-    Attached(SessionRecord, terminal::HostConnection),
+    Attached(SessionRecord, Box<terminal::HostConnection>),
 }
 
 impl Started {

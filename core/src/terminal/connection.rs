@@ -9,7 +9,6 @@ use malai_model::wire::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
 use super::error::SessionError;
@@ -18,6 +17,7 @@ use super::protocol::{
 };
 use super::socket::{connect, hung_up, no_hello, nobody_listens};
 use crate::timeouts;
+use crate::two_way::{ReadHalf, UnixSocket, WriteHalf};
 
 /// A client's place at a session: the daemon's end of it. Dropping it is as if the client had gone: the session goes on.
 #[derive(Debug)]
@@ -46,14 +46,14 @@ pub enum HostEvent {
 #[derive(Debug)]
 pub struct HostReader {
     session: SessionId,
-    frames: FrameReader<OwnedReadHalf>,
+    frames: FrameReader<ReadHalf>,
     taken: watch::Sender<u64>,
 }
 
 /// The sending half.
 #[derive(Debug)]
 pub struct HostWriter {
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
     /// Whole frames that are not written yet: writing can be given up and taken up again.
     unsent: BytesMut,
     typed: u64,
@@ -126,7 +126,7 @@ pub(super) async fn ask_end(
 
 async fn open(session: &SessionId, dir: &Path) -> io::Result<(HostReader, HostWriter)> {
     let stream = connect(dir).await?;
-    let (mut reader, mut writer) = halves(session, stream);
+    let (mut reader, mut writer) = halves(session, stream)?;
     writer.say(&ToHost::Hello(Hello::own())).await?;
     match reader.frames.message().await? {
         FromHost::Hello(_) => Ok((reader, writer)),
@@ -134,11 +134,11 @@ async fn open(session: &SessionId, dir: &Path) -> io::Result<(HostReader, HostWr
     }
 }
 
-fn halves(session: &SessionId, stream: UnixStream) -> (HostReader, HostWriter) {
-    let (read, write) = stream.into_split();
+fn halves(session: &SessionId, stream: UnixStream) -> io::Result<(HostReader, HostWriter)> {
+    let (read, write) = UnixSocket::from_tokio(stream)?.halves();
     let (taken, taken_seen) = watch::channel(0);
     let reader = HostReader { session: session.clone(), frames: FrameReader::new(read), taken };
-    (reader, HostWriter { socket: write, unsent: BytesMut::new(), typed: 0, taken: taken_seen })
+    Ok((reader, HostWriter { socket: write, unsent: BytesMut::new(), typed: 0, taken: taken_seen }))
 }
 
 async fn within<T>(

@@ -16,7 +16,7 @@ use malai_model::wire::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 
 /// The version of this protocol.
 pub(super) const PROTOCOL: u32 = 1;
@@ -28,6 +28,8 @@ pub(super) const INPUT_WINDOW: u64 = 64 * 1024;
 const MESSAGE: u8 = 0;
 const DATA: u8 = 1;
 const HEAD: usize = 4;
+/// How much is read at once where less is wanted: a head, and often all that is behind it.
+const AHEAD: usize = 4 * 1024;
 
 /// Why a session is ended by malai.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +157,7 @@ pub(super) fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
 /// Reads frames off a socket. Keeps what it has when a call is dropped, so that waiting for a frame can be given up.
 #[derive(Debug)]
 pub(super) struct FrameReader<R> {
-    from: R,
+    from: BufReader<R>,
     head: [u8; HEAD],
     have: usize,
     body: Vec<u8>,
@@ -163,7 +165,7 @@ pub(super) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(from: R) -> Self {
-        Self { from, head: [0; HEAD], have: 0, body: Vec::new() }
+        Self { from: BufReader::with_capacity(AHEAD, from), head: [0; HEAD], have: 0, body: Vec::new() }
     }
 
     /// Takes the next frame; `None` when the other side has gone.

@@ -18,6 +18,7 @@ use super::socket::{check_peer, no_hello};
 use crate::host::{HostError, ProcessGroup, PtyMaster, PtyProcess};
 use crate::task::Scope;
 use crate::timeouts;
+use crate::two_way::UnixSocket;
 
 /// How much is read from the terminal at once, in bytes.
 const READ: usize = 16 * 1024;
@@ -439,7 +440,7 @@ async fn serve(
     events: &mpsc::Sender<Event>,
     outbox: &Outbox,
 ) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+    let (read, mut write) = UnixSocket::from_tokio(stream)?.halves();
     let mut frames = FrameReader::new(read);
     outbox.say(&FromHost::Hello(Hello::own()));
     let reading = async {

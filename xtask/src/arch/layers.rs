@@ -8,7 +8,7 @@ use super::source::{Source, Tree, is_word};
 /// The modules of `malai-core` by their layer, as in section 1 of ARCHITECTURE.md. `model` is the re-exported L0.
 const LAYERS: &[(u8, &[&str])] = &[
     (0, &["model"]),
-    (1, &["task", "clock", "timeouts"]),
+    (1, &["task", "clock", "timeouts", "two_way"]),
     (2, &["home", "identity"]),
     (3, &["p2p", "host"]),
     (4, FEATURES),

@@ -83,7 +83,7 @@ impl Terminal {
     async fn foreground_but(&self, group: u32) -> i32 {
         let until = Instant::now() + PATIENCE;
         loop {
-            let now = nix::unistd::tcgetpgrp(self.process.master.0.as_fd()).expect("a group").as_raw();
+            let now = nix::unistd::tcgetpgrp(self.process.master.0.file()).expect("a group").as_raw();
             if now.unsigned_abs() != group {
                 return now;
             }

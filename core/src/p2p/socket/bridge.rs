@@ -58,7 +58,8 @@ pub async fn bridge(
     cancel: CancellationToken,
     scope: &Scope,
 ) -> Result<BridgeEnd, P2pError> {
-    let socket = Socket::new(socket, leftover, scope.clone(), Answers::WhenTold);
+    let socket = Socket::new(socket, leftover, scope.clone(), Answers::WhenTold)
+        .map_err(|error| P2pError::lost(format!("the process on the socket: {error}")))?;
     let mut to_process = SocketSend(socket.clone());
     let from_process = SocketRecv(socket);
     let fresh = match stream.into_raw() {

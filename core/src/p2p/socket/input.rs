@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use malai_model::code::ErrorCode;
 
 use super::{Answers, Control, Loss, Socket, SocketRecv, lock, wake};
@@ -13,6 +13,8 @@ use crate::p2p::raw::RawEnd;
 const MAX_CONTROL: usize = 16 * 1024;
 /// How much of what nobody wants is read at once.
 const SKIPPED: usize = 4 * 1024;
+/// How much is read at once where less is wanted: a head, and often all that is behind it.
+const AHEAD: usize = 4 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Input {
@@ -121,7 +123,7 @@ impl Input {
                 ready!(self.poll_head(socket, cx));
                 continue;
             };
-            match ready!(fill(&mut self.leftover, socket, cx, &mut buffer.limit(left))) {
+            match ready!(fill(&mut self.leftover, socket, cx, buffer, left)) {
                 Ok(0) => self.torn("the process that carried the stream has ended"),
                 Ok(count) => {
                     self.state = if count == left { State::Head } else { State::Data(left - count) };
@@ -139,8 +141,8 @@ impl Input {
             self.torn("more came than all");
             return Poll::Ready(());
         }
-        let mut skipped = [0; SKIPPED];
-        match ready!(fill(&mut self.leftover, socket, cx, &mut (&mut skipped[..]).limit(left))) {
+        let mut skipped = BytesMut::with_capacity(SKIPPED);
+        match ready!(fill(&mut self.leftover, socket, cx, &mut skipped, left)) {
             Ok(0) => self.torn("the process that carried the stream has ended"),
             Ok(count) => self.state = if count == left { State::Head } else { State::Data(left - count) },
             Err(error) => self.torn(&error.to_string()),
@@ -156,7 +158,7 @@ impl Input {
         };
         while self.partial.len() < wanted {
             let missing = wanted - self.partial.len();
-            match ready!(fill(&mut self.leftover, socket, cx, &mut (&mut self.partial).limit(missing))) {
+            match ready!(fill(&mut self.leftover, socket, cx, &mut self.partial, missing)) {
                 Ok(0) => {
                     self.torn("the process that carried the stream has ended");
                     return Poll::Ready(());
@@ -216,26 +218,29 @@ impl Input {
     }
 }
 
-/// Reads once: what is left over first.
+/// Reads once, at most so many bytes: what is left over first.
 fn fill(
     leftover: &mut BytesMut,
     socket: &Socket,
     cx: &mut Context<'_>,
-    into: &mut impl BufMut,
+    into: &mut BytesMut,
+    most: usize,
 ) -> Poll<io::Result<usize>> {
-    if !leftover.is_empty() {
-        let count = leftover.len().min(into.chunk_mut().len());
-        into.put(leftover.split_to(count));
-        return Poll::Ready(Ok(count));
+    if into.capacity() == into.len() {
+        into.reserve(most.min(AHEAD));
     }
-    loop {
-        match socket.stream.try_read_buf(into) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready!(socket.stream.poll_read_ready(cx))?;
-            }
-            read => return Poll::Ready(read),
+    let most = most.min(into.capacity() - into.len());
+    if leftover.is_empty() {
+        if most >= AHEAD {
+            return socket.stream.poll_read_buf(cx, into, most);
         }
+        leftover.reserve(AHEAD);
+        ready!(socket.stream.poll_read_buf(cx, leftover, AHEAD))?;
     }
+    let count = leftover.len().min(most);
+    into.extend_from_slice(&leftover[..count]);
+    leftover.advance(count);
+    Poll::Ready(Ok(count))
 }
 
 impl SocketRecv {

@@ -28,6 +28,7 @@ use super::options::Protocol;
 use super::raw::{Boxed, RawEnd, RawRecv, RawSend};
 use super::stream::Stream;
 use crate::task::Scope;
+use crate::two_way::UnixSocket;
 
 /// What is said beside the bytes. What a later version may say more is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ struct Loss {
 
 /// A socket, common to the two halves of its stream and to its connection.
 struct Socket {
-    stream: UnixStream,
+    stream: UnixSocket,
     scope: Scope,
     /// Whether the peer is told at once that everything of it came; in a bridge it is told when its peer has it.
     answers: Answers,
@@ -99,14 +100,19 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    fn new(stream: UnixStream, leftover: BytesMut, scope: Scope, answers: Answers) -> Arc<Self> {
-        Arc::new(Self {
-            stream,
+    fn new(
+        stream: UnixStream,
+        leftover: BytesMut,
+        scope: Scope,
+        answers: Answers,
+    ) -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            stream: UnixSocket::from_tokio(stream)?,
             scope,
             answers,
             input: Mutex::new(Input::new(leftover)),
             output: Mutex::new(Output::default()),
-        })
+        }))
     }
 
     /// Resolves when the peer has acknowledged everything, wants no more, or is gone. Once nothing more comes in
@@ -183,20 +189,23 @@ impl Stream {
     /// socket beyond what came before the stream; `path` is what is known of the way behind.
     ///
     /// The identity of the peer is the other end's word: it has to be a process that is trusted with it.
+    ///
+    /// # Errors
+    /// When the system cannot wait for the socket.
     pub fn over_socket(
         socket: UnixStream,
         leftover: BytesMut,
         peer: Id52,
         path: PathView,
         scope: &Scope,
-    ) -> Self {
-        let socket = Socket::new(socket, leftover, scope.clone(), Answers::AtOnce);
+    ) -> std::io::Result<Self> {
+        let socket = Socket::new(socket, leftover, scope.clone(), Answers::AtOnce)?;
         let (send, recv) =
             (RawSend::Socket(SocketSend(socket.clone())), RawRecv::Socket(SocketRecv(socket.clone())));
         let link = Link::Socket(SocketLink { socket, path });
         let connection =
             Connection::new(link, peer, Protocol::Member, scope.clone(), Arc::<Counters>::default());
-        Self::new(connection, send, recv)
+        Ok(Self::new(connection, send, recv))
     }
 
     /// Makes the two ends of a stream within this process: the first one is `a`'s to `b`, the second `b`'s to `a`.
@@ -208,8 +217,8 @@ impl Stream {
         let (left, right) = UnixStream::pair()?;
         let path = PathView::here();
         Ok((
-            Self::over_socket(left, BytesMut::new(), b, path.clone(), scope),
-            Self::over_socket(right, BytesMut::new(), a, path, scope),
+            Self::over_socket(left, BytesMut::new(), b, path.clone(), scope)?,
+            Self::over_socket(right, BytesMut::new(), a, path, scope)?,
         ))
     }
 }

@@ -1,9 +1,10 @@
 //! What goes into a socket.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::future::poll_fn;
+use std::io::IoSlice;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -73,24 +74,23 @@ impl Output {
         out.drain(..whole);
     }
 
-    /// Writes what the socket takes now. `false` if some is left.
-    fn write(&mut self, socket: &Socket) -> bool {
+    /// Writes what is queued.
+    fn poll_write(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); PIECES];
             let count = self.queue.len().min(PIECES);
             for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
                 *slice = IoSlice::new(bytes);
             }
-            match socket.stream.try_write_vectored(&slices[..count]) {
+            match ready!(socket.stream.poll_write(cx, &slices[..count])) {
                 Ok(written) => self.written(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     tracing::debug!(%error, "nobody reads a stream's socket any more");
                     self.close();
                 }
             }
         }
-        true
+        Poll::Ready(())
     }
 
     fn written(&mut self, mut count: usize) {
@@ -121,24 +121,22 @@ impl Socket {
     /// Writes what is queued; what the socket does not take now, a task writes.
     pub(super) fn flush(self: &Arc<Self>) {
         let mut output = lock(&self.output);
-        if output.writing || output.write(self) {
+        // Whoever waits for room is the task, not this caller.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if output.writing || output.poll_write(self, &mut nobody).is_ready() {
             return;
         }
         output.writing = true;
         let socket = self.clone();
-        self.scope.spawn("socket", async move {
-            loop {
-                let ready = socket.stream.writable().await;
+        self.scope.spawn(
+            "socket",
+            poll_fn(move |cx| {
                 let mut output = lock(&socket.output);
-                if ready.is_err() {
-                    output.close();
-                }
-                if output.write(&socket) {
-                    output.writing = false;
-                    return;
-                }
-            }
-        });
+                ready!(output.poll_write(&socket, cx));
+                output.writing = false;
+                Poll::Ready(())
+            }),
+        );
     }
 }
 

@@ -40,7 +40,8 @@ impl Carried {
     async fn stream(&self) -> (Stream, Stream, Ended) {
         let (process, ended) = self.socket(CancellationToken::new()).await;
         let peer = self.ours.peer();
-        let opened = Stream::over_socket(process, BytesMut::new(), peer, path(), &self.two.scope);
+        let opened = Stream::over_socket(process, BytesMut::new(), peer, path(), &self.two.scope)
+            .expect("is waited for");
         soon(opened.sender.send_message("hello")).await.expect("sends");
         let mut accepted = soon(self.theirs.accept_stream()).await.expect("accepts");
         let hello = soon(accepted.receiver.message::<String>()).await.expect("receives");
@@ -114,7 +115,7 @@ async fn what_was_read_before_the_stream_is_part_of_it() {
     let scope = Scope::new();
     let (process, other) = UnixStream::pair().expect("makes a pair");
     let peer = key(2).id52();
-    let left = Stream::over_socket(process, BytesMut::new(), peer, path(), &scope);
+    let left = Stream::over_socket(process, BytesMut::new(), peer, path(), &scope).expect("is waited for");
     soon(left.sender.send_message("a message of some length")).await.expect("sends");
     let mut leftover = BytesMut::with_capacity(17);
     while leftover.len() < 17 {
@@ -123,7 +124,7 @@ async fn what_was_read_before_the_stream_is_part_of_it() {
         let missing = 17 - leftover.len();
         _ = other.try_read_buf(&mut (&mut leftover).limit(missing));
     }
-    let mut right = Stream::over_socket(other, leftover, peer, path(), &scope);
+    let mut right = Stream::over_socket(other, leftover, peer, path(), &scope).expect("is waited for");
     let got = soon(right.receiver.message::<String>()).await.expect("receives");
     assert_eq!(got.as_deref(), Some("a message of some length"));
     drop((left, right));
@@ -163,7 +164,8 @@ async fn a_breach_of_the_peer_ends_its_stream_through_a_bridge() {
     let carried = Carried::over(Two::quic().await).await;
     let (process, ended) = carried.socket(CancellationToken::new()).await;
     let mut opened =
-        Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), &carried.two.scope);
+        Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), &carried.two.scope)
+            .expect("is waited for");
     opened.sender.send_message("hello").await.expect("sends");
     let halves = soon(carried.theirs.accept_stream()).await.expect("accepts").into_raw().expect("is fresh");
     let (mut send, mut recv) = (halves.send, halves.recv);
@@ -229,7 +231,8 @@ async fn a_process_that_reads_nothing_does_not_cost_the_connection() {
     let carried = Carried::over(Two::quic().await).await;
     let (process, _ended) = carried.socket(CancellationToken::new()).await;
     let first =
-        Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), &carried.two.scope);
+        Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), &carried.two.scope)
+            .expect("is waited for");
     soon(first.sender.send_message("go")).await.expect("sends");
     let mut accepted = soon(carried.theirs.accept_stream()).await.expect("accepts");
     soon(accepted.receiver.message::<String>()).await.expect("receives");
@@ -320,7 +323,8 @@ async fn a_peer_that_does_not_admit_is_told_to_the_process_as_if_it_had_dialled(
     let connecting = caller.connect(server.id52(), Protocol::Member, &hints, PATIENCE);
     let connection = soon(connecting).await.expect("is refused later");
     let (process, daemon) = UnixStream::pair().expect("makes a pair");
-    let mut opened = Stream::over_socket(process, BytesMut::new(), server.id52(), path(), &scope);
+    let mut opened =
+        Stream::over_socket(process, BytesMut::new(), server.id52(), path(), &scope).expect("is waited for");
     soon(opened.sender.send_message("hello")).await.expect("sends");
     // The refusal may come before the stream is opened: then there is nothing to carry.
     if let Ok(stream) = connection.open_stream().await {
@@ -340,7 +344,8 @@ async fn a_daemon_that_dies_or_stops_is_an_error_in_the_process() {
     let carried = Carried::over(Two::quic().await).await;
     let scope = &carried.two.scope;
     let (process, daemon) = UnixStream::pair().expect("makes a pair");
-    let mut opened = Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), scope);
+    let mut opened = Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), scope)
+        .expect("is waited for");
     drop(daemon);
     let error = soon(opened.receiver.data(Channel::Main)).await.expect_err("is gone");
     assert!(matches!(error, P2pError::Lost { .. }), "{error:?}");
@@ -349,7 +354,8 @@ async fn a_daemon_that_dies_or_stops_is_an_error_in_the_process() {
 
     let cancel = CancellationToken::new();
     let (process, ended) = carried.socket(cancel.clone()).await;
-    let mut opened = Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), scope);
+    let mut opened = Stream::over_socket(process, BytesMut::new(), carried.ours.peer(), path(), scope)
+        .expect("is waited for");
     soon(opened.sender.send_message("hello")).await.expect("sends");
     let mut accepted = soon(carried.theirs.accept_stream()).await.expect("accepts");
     soon(accepted.receiver.message::<String>()).await.expect("receives");
