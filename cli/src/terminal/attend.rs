@@ -19,11 +19,11 @@ use super::screen::Screen;
 use crate::commands::{Context, Outcome};
 use crate::error::Failure;
 use crate::signals::Signals;
+use crate::streams;
 
 /// How many bytes that were typed may wait here while the session takes nothing: more than anybody types, so that
 /// escapes are heard meanwhile, and a large paste waits in the terminal.
 const HELD: usize = 1024 * 1024;
-const STDIN_BLOCK: usize = 64 * 1024;
 /// How long a connection is lost before that is said.
 const LOST_IN_SILENCE: Duration = Duration::from_millis(1500);
 /// How long a machine has to end a session that was hung up.
@@ -136,7 +136,7 @@ impl Shown<'_> {
         // It may have changed before anybody listened.
         self.control.resize(raw::window());
         let mut escapes = Escapes::new(self.place.escape);
-        let mut stdin = start_stdin();
+        let mut stdin = streams::stdin(1);
         let (typed, mut waiting) = mpsc::channel::<Bytes>(1);
         self.scope.spawn_until_stop("type", async move {
             while let Some(bytes) = waiting.recv().await {
@@ -373,26 +373,4 @@ fn lost_line(machine: &str, escape: EscapeChar) -> String {
     };
     let text = format!("the connection to {machine} is lost; trying again. {leave}");
     format!("\x1b7\x1b[999;1H\x1b[0;7m[malai: {}]\x1b[0m\x1b[K\x1b8", escape_control(&text))
-}
-
-/// Reads stdin on a thread: a read of a terminal cannot be interrupted.
-fn start_stdin() -> mpsc::Receiver<Bytes> {
-    let (blocks, waiting) = mpsc::channel::<Bytes>(1);
-    // Never joined: the process ends soon after it is of no use.
-    std::thread::spawn(move || {
-        let mut block = vec![0; STDIN_BLOCK];
-        loop {
-            match rustix::io::read(rustix::stdio::stdin(), &mut block) {
-                Ok(0) => return,
-                Ok(count) => {
-                    if blocks.blocking_send(Bytes::copy_from_slice(&block[..count])).is_err() {
-                        return;
-                    }
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
-            }
-        }
-    });
-    waiting
 }
