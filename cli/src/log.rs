@@ -68,3 +68,34 @@ impl<S: Subscriber> Layer<S> for LogLines {
         }
     }
 }
+
+/// Stderr for `-v`: a write is a line, and what a peer put into it does nothing to the terminal.
+pub(crate) struct Shown;
+
+impl std::io::Write for Shown {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().lock().write_all(shown(line).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+    escape_control(text).into_owned() + end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_v_does_nothing_to_the_terminal() {
+        let line = "DEBUG lost reason=\u{9b}31m\r\n\u{202e}x\n";
+        assert_eq!(shown(line.as_bytes()), "DEBUG lost reason=\\u{9b}31m\\r\\n\\u{202e}x\n");
+    }
+}

@@ -11,6 +11,7 @@ mod own_programs;
 mod pipes;
 mod rsh;
 mod signals;
+mod streams;
 mod terminal;
 mod view;
 

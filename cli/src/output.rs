@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use malai_core::api::SCHEMA;
 use malai_core::model::diagnostic::Diagnostic;
-use malai_core::model::text::escape_control;
+use malai_core::model::text::{escape_control, escape_json};
 use serde::Serialize;
 
 use crate::env::Env;
@@ -19,6 +19,13 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The status of malai's own failure where a remote status is expected.
 pub(crate) const OWN_FAILURE: u8 = 255;
+
+/// A JSON object as one line, with the version of the schema in it. Whatever a peer put into it: nothing acts on a
+/// terminal.
+pub(crate) fn json_line(mut value: serde_json::Value) -> String {
+    value["schema"] = SCHEMA.into();
+    escape_json(&value.to_string()).into_owned()
+}
 
 /// Prints, in colour where that helps.
 #[derive(Debug, Clone)]
@@ -57,7 +64,12 @@ impl Output {
             }
             other => value = serde_json::json!({ "schema": SCHEMA, "items": other.take() }),
         }
-        self.line(&serde_json::to_string_pretty(&value).unwrap_or_default());
+        self.line(&escape_json(&serde_json::to_string_pretty(&value).unwrap_or_default()));
+    }
+
+    /// Prints one of many JSON values, on a line of its own, with the version of the schema in it.
+    pub(crate) fn json_line(&self, value: serde_json::Value) {
+        self.line(&json_line(value));
     }
 
     /// Says something beside the data, on stderr.
@@ -81,7 +93,6 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure, json: bool) {
         if json {
             let value = serde_json::json!({
-                "schema": SCHEMA,
                 "error": {
                     "code": failure.code,
                     "message": failure.message,
@@ -90,7 +101,7 @@ impl Output {
                     "diagnostics": failure.diagnostics,
                 },
             });
-            self.note(&value.to_string());
+            self.note(&json_line(value));
             return;
         }
         self.diagnostics(&failure.diagnostics);

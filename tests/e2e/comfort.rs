@@ -248,6 +248,18 @@ fn is_there(program: &str) -> bool {
     ["/usr/bin", "/bin", "/usr/local/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
 }
 
+/// Says whether a shell is there, and if not that its test is not run; on CI it has to be.
+fn has_shell(shell: &str) -> bool {
+    if is_there(shell) {
+        return true;
+    }
+    let is_ci =
+        std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0");
+    assert!(!is_ci, "{shell} is missing: .ci/run installs it");
+    not_run(&format!("{shell} is not installed"));
+    false
+}
+
 /// A laptop that may reach two machines, and knows a group and an alias.
 fn with_words(net: &TestNet) -> Cluster {
     let rule = "allow_from = \"laptop\"";
@@ -264,8 +276,7 @@ fn with_words(net: &TestNet) -> Cluster {
 
 #[test]
 fn bash_completes_commands_machines_groups_and_options() {
-    if !is_there("bash") {
-        not_run("bash is not installed");
+    if !has_shell("bash") {
         return;
     }
     let net = net();
@@ -296,24 +307,88 @@ fn bash_completes_commands_machines_groups_and_options() {
 }
 
 #[test]
-fn zsh_and_fish_take_their_scripts() {
+fn fish_completes_commands_machines_groups_and_options() {
+    if !has_shell("fish") {
+        return;
+    }
     let net = net();
     let cluster = with_words(&net);
     let laptop = cluster.home("laptop");
-    if is_there("fish") {
-        let out = in_shell(&net, laptop, "fish", "malai completions fish | source; complete -C 'malai web0'");
-        assert!(out.contains("web01.company") && out.contains("web02.company"), "{out}");
-    } else {
-        not_run("fish is not installed");
+    let complete = |line: &str| {
+        let out =
+            in_shell(&net, laptop, "fish", &format!("malai completions fish | source; complete -C '{line}'"));
+        out.lines().map(|line| line.split('\t').next().unwrap_or(line).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("malai web"), ["web01.company", "web02.company", "webby"]);
+    assert_eq!(complete("malai resc"), ["rescan"]);
+    assert_eq!(complete("malai exec web02"), ["web02.company"]);
+    assert_eq!(complete("malai ping "), ["laptop.company", "web01.company", "web02.company", "webby"]);
+    assert_eq!(complete("malai run --fail-fast web0"), ["web01.company", "web02.company"]);
+    assert_eq!(complete("malai rescan --ch"), ["--check"]);
+    assert_eq!(complete("malai run @"), ["@web.company"]);
+    assert_eq!(complete("malai web01.company "), [""; 0]);
+    assert_eq!(complete("malai cp web02"), ["web02.company:"]);
+    let bin = net.path().join("bin").display().to_string();
+    assert_eq!(complete(&format!("malai --home {}", &bin[..bin.len() - 1])), [format!("{bin}/")]);
+    // What it is stands beside it.
+    let script = "malai completions fish | source; complete -C 'malai web02'";
+    assert_eq!(in_shell(&net, laptop, "fish", script), "web02.company\tmachine\n");
+}
+
+#[test]
+fn zsh_completes_as_the_key_is_pressed() {
+    if !has_shell("zsh") {
+        return;
     }
-    if is_there("zsh") {
-        let script =
-            "autoload -U compinit; compinit -u; source <(malai completions zsh); print ${_comps[malai]}";
-        assert_eq!(in_shell(&net, laptop, "zsh", script).trim(), "_malai");
-    } else {
-        not_run("zsh is not installed");
+    let net = net();
+    let cluster = with_words(&net);
+    let laptop = cluster.home("laptop");
+    in_shell(&net, laptop, "sh", "malai --version");
+    let path = format!("{}:/usr/bin:/bin", net.path().join("bin").display());
+    let zsh = laptop.terminal_of("zsh", ["-f", "-i"]).env("PATH", path).env("PS1", "> ").spawn();
+    zsh.wait_for_line(">");
+    zsh.type_text("autoload -U compinit; compinit -u -D; source <(malai completions zsh); echo ready\r");
+    zsh.wait_for_line("ready");
+    let press = |typed: &str| {
+        // Ctrl-U and Ctrl-L: an empty line on an empty screen.
+        zsh.type_text("\x15\x0c");
+        zsh.wait_for("an empty screen", |screen| screen.text() == ">");
+        zsh.type_text(format!("{typed}\t"));
+    };
+    for (typed, completed) in [
+        ("malai web02", "malai web02.company x"),
+        ("malai resc", "malai rescan x"),
+        ("malai exec web02", "malai exec web02.company x"),
+        ("malai rescan --ch", "malai rescan --check x"),
+        ("malai run @", "malai run @web.company x"),
+        ("malai sync c", "malai sync company x"),
+        // A path there follows at once, and one here is the shell's to complete.
+        ("malai cp web02", "malai cp web02.company:x"),
+        ("malai --home ./b", "malai --home ./bin/x"),
+        // Nothing is known of what follows an address.
+        ("malai web01.company ", "malai web01.company x"),
+    ] {
+        press(typed);
+        zsh.type_text("x");
+        zsh.wait_for_line(&format!("> {completed}"));
     }
-    laptop.malai(["completions", "tcsh"]).exits(2);
+    press("malai ping web");
+    let shown = zsh.wait_for("a list", |screen| screen.shows("web02.company") && screen.shows("webby"));
+    assert!(
+        shown.lines.iter().any(|line| line.contains("web01.company") && line.contains("-- machine")),
+        "{shown:?}"
+    );
+    // And malai by another way than the PATH.
+    zsh.type_text("\x15\x0ccd bin; compdef _malai ./malai\r");
+    press("./malai resc");
+    zsh.type_text("x");
+    zsh.wait_for_line("> ./malai rescan x");
+}
+
+#[test]
+fn a_shell_that_is_not_known_has_no_script() {
+    let net = net();
+    TestHome::new(&net, "one").malai(["completions", "tcsh"]).exits(2);
 }
 
 #[test]

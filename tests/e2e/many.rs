@@ -130,6 +130,29 @@ fn json_lines_tell_all_of_it_apart() {
 }
 
 #[test]
+fn json_of_what_a_peer_says_does_nothing_to_a_terminal() {
+    let net = net();
+    let cluster = fleet(&net, 2);
+    let laptop = cluster.home("laptop");
+    let odd = "\u{9b}31m\u{7f}\u{202e}\u{e0041}é";
+    let acts = |text: &str| {
+        text.chars().any(|c| (c.is_control() && c != '\n') || odd.contains(c) && !c.is_ascii() && c != 'é')
+    };
+    let output = laptop.malai(["--json", "run", "web01.company", "--", "printf", odd]).exits(0);
+    assert!(!acts(output.text()), "{output:?}");
+    let lines = json_lines(&output);
+    let said = lines.iter().find(|line| line["event"] == "stdout").expect("what it said");
+    assert_eq!((&said["text"], said.get("base64")), (&odd.into(), None));
+    // As a failure, in lines for people and in JSON.
+    let name = format!("no-{odd}");
+    let told = laptop.malai(["web01.company", &name]).exits(127).stderr_text();
+    assert!(!acts(&told) && told.contains("no-\\"), "{told:?}");
+    let output = laptop.malai(["--json", "web01.company", &name]).exits(127);
+    assert!(!acts(&output.stderr_text()), "{output:?}");
+    assert_eq!(output.error_code().as_deref(), Some("command.not_found"));
+}
+
+#[test]
 fn ctrl_c_hangs_up_what_runs_and_a_summary_says_so() {
     let net = net();
     let cluster = fleet(&net, 2);

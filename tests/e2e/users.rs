@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use malai_testkit::{Cluster, TestHome, TestNet, TestUser, await_until, is_root};
@@ -197,5 +197,93 @@ fn a_daemon_that_is_not_root_runs_commands_as_itself_and_refuses_every_other_use
         let told = output.stderr_text();
         assert!(told.contains(wanted) && told.contains(user.name()) && told.contains("hint"), "{told}");
         output.fails_with("command.user");
+    }
+}
+
+/// A program that is malai, started as a careless supervisor would.
+fn careless(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("malai");
+    let malai = env!("CARGO_BIN_EXE_malai");
+    let script = format!(
+        "#!/bin/sh\numask 077\nexec 8</etc/shadow 9>>'{}'\ntrap '' HUP USR1 USR2 TSTP WINCH\nexport SECRET=1\n\
+         exec env --block-signal=USR1,WINCH,PIPE setpriv --inh-caps +chown '{malai}' \"$@\"\n",
+        dir.join("log").display()
+    );
+    std::fs::write(&path, script).expect("writes the script");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("sets its mode");
+    path
+}
+
+/// Gives this thread, and so what it starts, a session keyring with a key of that name in it; says whether it could.
+#[expect(unsafe_code, reason = "bare system calls")]
+fn add_key(name: &str) -> bool {
+    use nix::libc;
+    let name = std::ffi::CString::new(name).expect("a text");
+    // SAFETY: texts with a zero at their end, and a length that is the text's.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+            != -1
+            && libc::syscall(
+                libc::SYS_add_key,
+                c"user".as_ptr(),
+                name.as_ptr(),
+                c"secret".as_ptr(),
+                6_usize,
+                libc::KEY_SPEC_SESSION_KEYRING,
+            ) != -1
+    }
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+fn nothing_that_a_daemon_was_started_with_is_another_user_s() {
+    let Some(user) = TestUser::make() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let net = TestNet::of_program(careless(dir.path()));
+    let key = format!("malai-e2e-{}", user.name());
+    let has_keys =
+        add_key(&key) && std::fs::read_to_string("/proc/keys").is_ok_and(|keys| keys.contains(&key));
+    if !has_keys {
+        eprintln!("not run, for keys: this kernel has none, or does not show them");
+    }
+    let mut cluster = cluster_as(&net, user.name(), "");
+    let pid = cluster.member("web01").daemon.as_ref().map(malai_testkit::Daemon::pid).expect("runs");
+    let daemon = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon's state");
+    let laptop = cluster.home("laptop");
+    let field = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}: {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    const NONE: &str = "0000000000000000";
+    assert!(
+        field(&daemon, "SigBlk:") != NONE && field(&daemon, "CapInh:") != NONE,
+        "it is careless: {daemon}"
+    );
+    // As a command, under a terminal, and the session's own process.
+    let script =
+        "echo >/dev/stderr || exit 9; cat /proc/self/status; ls -l /proc/self/fd; umask; env; cat /proc/keys";
+    let parent = "cat /proc/$PPID/status; ls -l /proc/$PPID/fd 2>&1 || true";
+    let run = |words: &[&str]| laptop.malai(words).ok().text().to_owned();
+    let command = run(&["web01.company", "sh", "-c", script]);
+    let session = run(&["-t", "web01.company", "sh", "-c", script]);
+    // Without a shell between: some unblock signals by themselves.
+    let plain = run(&["web01.company", "cat", "/proc/self/status"]);
+    assert_eq!(field(&plain, "SigBlk:"), NONE, "{plain}");
+    let host = run(&["-t", "web01.company", "sh", "-c", parent]);
+    let uid = std::fs::metadata(user.home()).expect("is there").uid().to_string();
+    for status in [&command, &session, &host] {
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(field(status, set), NONE, "{set} {status}");
+        }
+        assert_eq!(field(status, "Uid:"), [uid.as_str(); 4].join(" "), "{status}");
+        assert!(!status.contains("/etc/shadow") && !status.contains("/log"), "{status}");
+    }
+    for status in [&command, &session] {
+        // Of those that have a meaning; 32 and 33 are the C library's own, and it changes nobody's.
+        let ignored = u64::from_str_radix(&field(status, "SigIgn:"), 16).expect("a number");
+        assert_eq!(ignored & 0x7fff_ffff, 0, "{status}");
+        assert_ne!(field(status, "Umask:"), "0077", "{status}");
+        assert!(!status.contains("SECRET"), "{status}");
+        assert!(!has_keys || !status.contains(&key), "{status}");
     }
 }

@@ -2,26 +2,16 @@
 
 use std::cell::Cell;
 
-use std::os::fd::AsFd;
-
-use malai_core::Bytes;
 use malai_core::api::{Client, CommandEvent, CommandInput, CommandOutput, RunRequest};
 use malai_core::model::wire::Signal;
 use malai_core::task::Scope;
-use tokio::sync::mpsc;
 
 use super::{Context, Outcome, session};
 use crate::args::SessionOptions;
 use crate::error::Failure;
-use crate::pipes;
 use crate::signals::{Signals, number};
+use crate::streams::{self, BROKEN_PIPE, Target, WAITING_BLOCKS, Writer};
 use crate::terminal;
-
-/// How many blocks of output may wait for a slow terminal or pipe.
-const WAITING_BLOCKS: usize = 4;
-const STDIN_BLOCK: usize = 64 * 1024;
-/// The status that a shell shows for death by SIGPIPE.
-pub(super) const BROKEN_PIPE: u8 = 128 + 13;
 
 /// Runs a program on a machine; its bytes, signals and status are passed on unchanged. Under a terminal, and without a
 /// program, it is a session.
@@ -116,27 +106,11 @@ async fn pass_on(mut output: CommandOutput, mut writer: Writer, ended: &Cell<boo
     }
 }
 
-/// Reads stdin on a thread and feeds it to the command.
+/// Feeds stdin to the command.
 fn start_stdin(scope: &Scope, input: CommandInput) {
-    let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
-    // The thread is never joined: a read of a terminal cannot be interrupted, and the process ends soon.
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        loop {
-            let mut block = vec![0; STDIN_BLOCK];
-            match pipes::read(&mut stdin, &mut block) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    block.truncate(count);
-                    if blocks.blocking_send(Bytes::from(block)).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
+    let mut blocks = streams::stdin(WAITING_BLOCKS);
     scope.spawn_until_stop("stdin", async move {
-        while let Some(block) = waiting.recv().await {
+        while let Some(block) = blocks.recv().await {
             // The command wants no more, or is lost; the latter shows at its output, which somebody watches.
             if input.write(block).await.is_err() {
                 return;
@@ -145,61 +119,4 @@ fn start_stdin(scope: &Scope, input: CommandInput) {
         // A failure here shows as the end of the output, which somebody watches.
         _ = input.end().await;
     });
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Target {
-    Stdout,
-    Stderr,
-}
-
-/// Writes output on a thread.
-pub(super) struct Writer {
-    blocks: Option<mpsc::Sender<(Target, Bytes)>>,
-    done: tokio::sync::oneshot::Receiver<std::io::Result<()>>,
-}
-
-impl Writer {
-    pub(super) fn start() -> std::io::Result<Self> {
-        let (blocks, mut waiting) = mpsc::channel::<(Target, Bytes)>(WAITING_BLOCKS);
-        let (tell, done) = tokio::sync::oneshot::channel();
-        // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
-        let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-        let mut stderr = std::io::stderr();
-        std::thread::spawn(move || {
-            let mut written = Ok(());
-            while let (Ok(()), Some((target, block))) = (&written, waiting.blocking_recv()) {
-                match target {
-                    Target::Stdout => written = pipes::write_all(&mut stdout, &block),
-                    // Whoever closed stderr does not want it.
-                    Target::Stderr => _ = pipes::write_all(&mut stderr, &block),
-                }
-            }
-            // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
-            drop(waiting);
-            _ = tell.send(written);
-        });
-        Ok(Self { blocks: Some(blocks), done })
-    }
-
-    /// Hands over a block. False when stdout takes nothing more.
-    pub(super) async fn write(&self, target: Target, block: Bytes) -> bool {
-        match &self.blocks {
-            Some(blocks) => blocks.send((target, block)).await.is_ok(),
-            None => false,
-        }
-    }
-
-    /// Waits until everything is written. Returns the status to end with if nobody reads stdout any more: `malai
-    /// web01.company yes | head` ends both, as in a local pipe.
-    pub(super) async fn finish(&mut self) -> Result<Option<u8>, Failure> {
-        self.blocks = None;
-        match (&mut self.done).await {
-            Ok(Ok(())) => Ok(None),
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::local("write the output of the command", &error))
-            }
-            Ok(Err(_)) | Err(_) => Ok(Some(BROKEN_PIPE)),
-        }
-    }
 }

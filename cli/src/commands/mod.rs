@@ -184,7 +184,8 @@ fn start_tracing(verbose: u8) {
     } else {
         Targets::new().with_default(LevelFilter::DEBUG)
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(|| crate::log::Shown).with_ansi(false).without_time();
     // It fails only if there is one already, and this is the first thing that a command does.
     _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(lines));
 }

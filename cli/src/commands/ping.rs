@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use malai_core::Error;
-use malai_core::api::{Client, PingView, SCHEMA};
+use malai_core::api::{Client, PingView};
 use malai_core::model::code::ErrorKind;
 use malai_core::model::text::escape_control;
 use serde_json::json;
@@ -72,7 +72,7 @@ fn show(context: &Context, args: &PingArgs, number: u64, view: &PingView) {
         let mut value = serde_json::to_value(view).unwrap_or_default();
         value["event"] = "pong".into();
         value["number"] = number.into();
-        json_line(context, value);
+        context.output.json_line(value);
         return;
     }
     let mut line = format!("{}: {number}: {}", escape_control(&args.address), millis(view.rtt_us));
@@ -92,7 +92,7 @@ fn show(context: &Context, args: &PingArgs, number: u64, view: &PingView) {
 fn show_failure(context: &Context, args: &PingArgs, number: u64, error: &Error) {
     let told = error.to_wire();
     if context.global.json {
-        json_line(context, json!({ "event": "failed", "number": number, "error": told }));
+        context.output.json_line(json!({ "event": "failed", "number": number, "error": told }));
     } else {
         context.output.line(&format!(
             "{}: {number}: failed to {}",
@@ -108,13 +108,10 @@ fn summarise(context: &Context, tally: &Tally) {
     let most = tally.rtts.iter().max();
     let mean = tally.rtts.iter().sum::<u64>().checked_div(answered);
     if context.global.json {
-        json_line(
-            context,
-            json!({
-                "event": "summary", "sent": tally.sent, "answered": answered,
-                "rtt_min_us": least, "rtt_mean_us": mean, "rtt_max_us": most,
-            }),
-        );
+        context.output.json_line(json!({
+            "event": "summary", "sent": tally.sent, "answered": answered,
+            "rtt_min_us": least, "rtt_mean_us": mean, "rtt_max_us": most,
+        }));
         return;
     }
     let mut line = format!("{answered} of {} answered", tally.sent);
@@ -127,11 +124,6 @@ fn summarise(context: &Context, tally: &Tally) {
         ));
     }
     context.output.line(&line);
-}
-
-fn json_line(context: &Context, mut value: serde_json::Value) {
-    value["schema"] = SCHEMA.into();
-    context.output.line(&value.to_string());
 }
 
 fn millis(us: u64) -> String {

@@ -57,8 +57,8 @@ async fn run(context: &Context, call: &SshCall) -> Outcome {
     let words: Vec<String> = [call.host.clone()].into_iter().chain(command).collect();
     if wants_terminal(call, client.is_bare_address(&words)?)? {
         let request = SessionRequest { words, single_word: SingleWord::Keep, ..SessionRequest::default() };
-        let options =
-            SessionOptions { tty: call.terminal == TerminalWish::Force, ..SessionOptions::default() };
+        let tty = call.terminal == TerminalWish::Force;
+        let options = SessionOptions { tty, detach: false, escape: call.escape };
         return session::open_request(&context, &client, request, &options).await;
     }
     let request = RunRequest { words, single_word: SingleWord::Keep, env: context.env.locale.clone() };

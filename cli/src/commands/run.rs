@@ -8,12 +8,12 @@ use malai_core::Bytes;
 use malai_core::api::{AfterFailure, Client, ManyEvent, ManyOrder, ManyRequest, ManyRun};
 use malai_core::model::wire::Signal;
 
-use super::exec::{Target, Writer};
 use super::{Context, Outcome};
 use crate::args::RunArgs;
 use crate::error::Failure;
 use crate::output::{DONE, FAILED};
 use crate::signals::{Signals, number};
+use crate::streams::{Target, Writer};
 use crate::view::many::{Report, Style};
 
 /// How much of stdin is kept for every machine, in bytes.

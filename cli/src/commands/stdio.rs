@@ -2,21 +2,14 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use malai_core::Bytes;
 use malai_core::api::{Client, ServiceConnection, ServiceInput, ServiceOutput};
 use malai_core::task::Scope;
-use tokio::sync::{mpsc, oneshot};
 
-use super::exec::BROKEN_PIPE;
 use super::{Context, Outcome};
 use crate::error::Failure;
 use crate::output::DONE;
-use crate::pipes;
 use crate::signals::{Signals, number};
-
-/// How many blocks may wait for a slow pipe.
-const WAITING_BLOCKS: usize = 4;
-const STDIN_BLOCK: usize = 64 * 1024;
+use crate::streams::{self, Target, WAITING_BLOCKS, Writer};
 
 /// Connects stdin and stdout to a service until both sides have ended.
 pub(crate) async fn stdio(context: &Context, address: &str) -> Outcome {
@@ -51,8 +44,8 @@ async fn pass_on(mut output: ServiceOutput, mut writer: Writer) -> Outcome {
     loop {
         match output.next().await {
             Ok(Some(bytes)) => {
-                if !writer.write(bytes).await {
-                    return writer.finish().await;
+                if !writer.write(Target::Stdout, bytes).await {
+                    return Ok(writer.finish().await?.unwrap_or(DONE));
                 }
             }
             Ok(None) => break,
@@ -66,7 +59,7 @@ async fn pass_on(mut output: ServiceOutput, mut writer: Writer) -> Outcome {
     let status = writer.finish().await?;
     close_stdout();
     output.closed().await.map_err(failed)?;
-    Ok(status)
+    Ok(status.unwrap_or(DONE))
 }
 
 /// Lets the reader of stdout see its end while this process goes on.
@@ -81,27 +74,11 @@ fn close_stdout() {
     }
 }
 
-/// Reads stdin on a thread and feeds it to the service.
+/// Feeds stdin to the service.
 fn start_stdin(scope: &Scope, input: ServiceInput) {
-    let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
-    // The thread is never joined: a read of a terminal cannot be interrupted, and the process ends soon.
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        loop {
-            let mut block = vec![0; STDIN_BLOCK];
-            match pipes::read(&mut stdin, &mut block) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    block.truncate(count);
-                    if blocks.blocking_send(Bytes::from(block)).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
+    let mut blocks = streams::stdin(WAITING_BLOCKS);
     scope.spawn_until_stop("stdin", async move {
-        while let Some(block) = waiting.recv().await {
+        while let Some(block) = blocks.recv().await {
             // A service that hears no more, or is lost, shows at its output, which somebody watches.
             if input.write(block).await.is_err() {
                 return;
@@ -109,50 +86,4 @@ fn start_stdin(scope: &Scope, input: ServiceInput) {
         }
         _ = input.end().await;
     });
-}
-
-/// Writes stdout on a thread.
-struct Writer {
-    blocks: Option<mpsc::Sender<Bytes>>,
-    done: oneshot::Receiver<std::io::Result<()>>,
-}
-
-impl Writer {
-    fn start() -> std::io::Result<Self> {
-        let (blocks, mut waiting) = mpsc::channel::<Bytes>(WAITING_BLOCKS);
-        let (tell, done) = oneshot::channel();
-        // Not `std::io::stdout()`: it would hold back a line that is not finished yet.
-        let mut stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-        std::thread::spawn(move || {
-            let mut written = Ok(());
-            while let (Ok(()), Some(block)) = (&written, waiting.blocking_recv()) {
-                written = pipes::write_all(&mut stdout, &block);
-            }
-            // With the word comes the end of taking blocks. If nobody asks for it this process is about to end.
-            drop((waiting, stdout));
-            _ = tell.send(written);
-        });
-        Ok(Self { blocks: Some(blocks), done })
-    }
-
-    /// Hands over a block. False when stdout takes nothing more.
-    async fn write(&self, block: Bytes) -> bool {
-        match &self.blocks {
-            Some(blocks) => blocks.send(block).await.is_ok(),
-            None => false,
-        }
-    }
-
-    /// Waits until everything is written. Returns the status to end with.
-    async fn finish(&mut self) -> Outcome {
-        self.blocks = None;
-        match (&mut self.done).await {
-            Ok(Ok(())) => Ok(DONE),
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::local("write what the service sent", &error))
-            }
-            // Nobody reads stdout any more: ended as in a local pipe.
-            Ok(Err(_)) | Err(_) => Ok(BROKEN_PIPE),
-        }
-    }
 }

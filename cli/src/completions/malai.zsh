@@ -3,9 +3,9 @@
 # For all: malai completions zsh > a folder of $fpath, as _malai
 
 _malai() {
-    local -a found described
-    local line word about
-    found=("${(@f)$("${(Q)words[1]}" complete-words -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    local -a found described open
+    local line word about program=${(Q)words[1]}
+    found=("${(@f)$("${program/#\~\//$HOME/}" complete-words -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
     case ${found[1]} in
     :files) _files ;;
     :dirs) _files -/ ;;
@@ -13,9 +13,13 @@ _malai() {
         for line in $found; do
             word=${line%%$'\t'*}
             about=${line#*$'\t'}
-            described+=("${word//:/\\:}:$about")
+            if [[ $word == *: ]]; then
+                open+=("${word//:/\\:}:$about")
+            else
+                described+=("${word//:/\\:}:$about")
+            fi
         done
-        _describe malai described
+        _describe malai described || _describe malai open -S ''
         ;;
     esac
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::terminal::EscapeChar;
+
 /// Letters that stand alone.
 const FLAGS: &str = "1246afgknqstvxACGKMNTVXYy";
 /// Letters with a value.
@@ -34,8 +36,14 @@ pub(crate) struct SshCall {
     pub(crate) quiet: Quiet,
     /// How long connecting may take.
     pub(crate) connect_timeout: Option<Duration>,
+    /// What begins a word to malai in a shell.
+    pub(crate) escape: Option<EscapeChar>,
     /// Options that mean nothing here, for whoever asks with -v.
     pub(crate) ignored: Vec<String>,
+    /// Settings that were made: what comes later by `-o` does not change them.
+    settled: Vec<String>,
+    /// `-o HostName=`.
+    host_name: Option<String>,
 }
 
 /// What a call of `ssh` is for.
@@ -123,40 +131,47 @@ const FORWARD: &str =
     "a service in the cluster's config is what is forwarded: see `malai stdio` and docs/guide/ssh-tools.md";
 const STDIO: &str = "`malai stdio <service or machine>` connects stdin and stdout to a service";
 const BACKGROUND: &str = "leave it out; a shell's own `&` or `nohup` sends it to the background";
+const HOST_NAME: &str = "name that machine itself: nothing here stands for another one";
 const CONTROL: &str = "there is no control socket to talk to: the daemon keeps connections by itself";
 
-/// Understands the words after `malai rsh`.
+/// Understands the words after `malai rsh`, as `ssh` does with `getopt`: options, the host, more options, the command.
 ///
 /// # Errors
 /// [`CallProblem`] for what is no call of `ssh`, or asks for what is not done here.
 pub(crate) fn parse(words: &[String]) -> Result<SshCall, CallProblem> {
     let mut call = SshCall::default();
-    let mut host: Option<&str> = None;
     let mut words = words.iter();
-    let mut ended = false;
-    while let Some(word) = words.next() {
-        if word == "--" && !ended {
-            // Before the host it ends the options up to it; behind it, all of them.
-            ended = true;
-        } else if !ended && word.len() > 1 && word.starts_with('-') {
-            call.option(word, &mut words)?;
-        } else if host.is_none() {
-            host = Some(word);
-            ended = false;
-        } else {
-            call.command.push(word.clone());
-            call.command.extend(words.by_ref().cloned());
-        }
-    }
+    let (host, ended) = call.options(&mut words)?;
     match host {
         Some(host) => call.take_host(host)?,
         None if call.action == Action::Version => {}
         None => return Err(CallProblem::NoHost),
     }
+    // `--` before the host ends the options behind it, too.
+    let first = if ended { words.next() } else { call.options(&mut words)?.0 };
+    call.command = first.into_iter().chain(words).cloned().collect();
+    call.check_host_name()?;
     Ok(call)
 }
 
 impl SshCall {
+    /// Options up to the first word that is none, which is returned; and whether `--` stood before it.
+    fn options<'w>(
+        &mut self,
+        words: &mut std::slice::Iter<'w, String>,
+    ) -> Result<(Option<&'w String>, bool), CallProblem> {
+        while let Some(word) = words.next() {
+            if word == "--" {
+                return Ok((words.next(), true));
+            }
+            if word.len() < 2 || !word.starts_with('-') {
+                return Ok((Some(word), false));
+            }
+            self.option(word, words)?;
+        }
+        Ok((None, false))
+    }
+
     /// One word of options: letters together, the last one's value in the word or in the next.
     fn option(&mut self, word: &str, more: &mut std::slice::Iter<'_, String>) -> Result<(), CallProblem> {
         let letters = &word[1..];
@@ -181,6 +196,17 @@ impl SshCall {
     }
 
     fn flag(&mut self, letter: char, name: String) -> Result<(), CallProblem> {
+        // A letter counts wherever it stands, an -o only if nothing was said before.
+        let settles = match letter {
+            'n' => Some("stdinnull"),
+            'q' => Some("loglevel"),
+            's' => Some("sessiontype"),
+            't' | 'T' => Some("requesttty"),
+            _ => None,
+        };
+        if let Some(key) = settles {
+            self.is_settled(key);
+        }
         match letter {
             'n' => self.stdin = Stdin::Empty,
             'q' => self.quiet = Quiet::Yes,
@@ -189,8 +215,8 @@ impl SshCall {
             'T' => self.terminal = TerminalWish::Never,
             't' => {
                 self.terminal = match self.terminal {
-                    TerminalWish::Ask | TerminalWish::Force => TerminalWish::Force,
-                    TerminalWish::Auto | TerminalWish::Never => TerminalWish::Ask,
+                    TerminalWish::Ask => TerminalWish::Force,
+                    _ => TerminalWish::Ask,
                 }
             }
             'G' => self.action = Action::PrintConfig,
@@ -205,6 +231,10 @@ impl SshCall {
     fn valued(&mut self, letter: char, name: String, value: &str) -> Result<(), CallProblem> {
         match letter {
             'l' => self.named(value),
+            'e' => {
+                self.is_settled("escapechar");
+                self.escape = Some(escape(&name, value)?);
+            }
             'o' => return self.setting(value),
             'L' | 'R' | 'D' | 'w' => return Err(CallProblem::Unsupported { option: name, instead: FORWARD }),
             'W' => return Err(CallProblem::Unsupported { option: name, instead: STDIO }),
@@ -227,11 +257,25 @@ impl SshCall {
         }
         let bad = || CallProblem::BadValue { option: format!("-o {key}"), value: value.to_owned() };
         let lower = value.to_ascii_lowercase();
-        match key.to_ascii_lowercase().as_str() {
+        let is_yes = || match lower.as_str() {
+            "yes" | "true" => Ok(true),
+            "no" | "false" => Ok(false),
+            _ => Err(bad()),
+        };
+        let key_name = key.to_ascii_lowercase();
+        if self.is_settled(&key_name) {
+            // What comes too late must be right all the same.
+            Self::default().setting(text)?;
+            self.ignored.push(shown());
+            return Ok(());
+        }
+        match key_name.as_str() {
             "user" => self.named(value),
+            "hostname" => self.host_name = Some(value.to_owned()),
+            "escapechar" => self.escape = Some(escape("-o EscapeChar", value)?),
             "connecttimeout" if lower == "none" => {}
             "connecttimeout" => {
-                let seconds: u64 = value.parse().map_err(|_| bad())?;
+                let seconds = seconds(&lower).ok_or_else(bad)?;
                 self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
             }
             "requesttty" => {
@@ -243,27 +287,49 @@ impl SshCall {
                     _ => return Err(bad()),
                 }
             }
-            "stdinnull" if lower == "yes" => self.stdin = Stdin::Empty,
+            "stdinnull" => self.stdin = if is_yes()? { Stdin::Empty } else { Stdin::Own },
             "loglevel" if lower == "quiet" => self.quiet = Quiet::Yes,
-            "sessiontype" if lower == "subsystem" => self.subsystem = Subsystem::Yes,
-            "sessiontype" if lower == "none" => {
-                return Err(CallProblem::Unsupported { option: shown(), instead: FORWARD });
-            }
+            "sessiontype" => match lower.as_str() {
+                "subsystem" => self.subsystem = Subsystem::Yes,
+                "default" => {}
+                "none" => return Err(CallProblem::Unsupported { option: shown(), instead: FORWARD }),
+                _ => return Err(bad()),
+            },
             "remotecommand" if lower != "none" => {
                 return Err(CallProblem::Unsupported {
                     option: shown(),
                     instead: "write the command behind the machine",
                 });
             }
-            "forkafterauthentication" if lower == "yes" => {
+            "forkafterauthentication" if is_yes()? => {
                 return Err(CallProblem::Unsupported { option: shown(), instead: BACKGROUND });
             }
-            "localforward" | "remoteforward" | "dynamicforward" => {
+            "tunnel" if lower == "no" => {}
+            "localforward" | "remoteforward" | "dynamicforward" | "tunnel" => {
                 return Err(CallProblem::Unsupported { option: shown(), instead: FORWARD });
             }
             _ => self.ignored.push(shown()),
         }
         Ok(())
+    }
+
+    /// Whether a setting was made before; from here on it is.
+    fn is_settled(&mut self, key: &str) -> bool {
+        let settled = self.settled.iter().any(|known| known == key);
+        if !settled {
+            self.settled.push(key.to_owned());
+        }
+        settled
+    }
+
+    /// To run something on another machine than the one that is named would be worse than to refuse.
+    fn check_host_name(&self) -> Result<(), CallProblem> {
+        match &self.host_name {
+            Some(name) if name.replace("%h", &self.host) != self.host => {
+                Err(CallProblem::Unsupported { option: format!("-o HostName={name}"), instead: HOST_NAME })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first one counts, as with `ssh`.
@@ -285,10 +351,13 @@ impl SshCall {
             }
         }
         if let Some((user, rest)) = host.rsplit_once('@') {
+            if user.is_empty() {
+                return Err(CallProblem::NoHost);
+            }
             self.named(user);
             host = rest;
         }
-        if host.is_empty() {
+        if host.is_empty() || host.starts_with('-') {
             return Err(CallProblem::NoHost);
         }
         self.host = host.to_owned();
@@ -296,8 +365,39 @@ impl SshCall {
     }
 }
 
+fn escape(option: &str, value: &str) -> Result<EscapeChar, CallProblem> {
+    let bad = |_| CallProblem::BadValue { option: option.to_owned(), value: value.to_owned() };
+    value.parse().map_err(bad)
+}
+
+/// A time as `ssh` has it, in lower case: `90`, `90s`, `1m30`, `1h30m`. `None` if it is none.
+fn seconds(text: &str) -> Option<u64> {
+    let (mut all, mut number) = (0_u64, None);
+    for c in text.chars() {
+        if let Some(digit) = c.to_digit(10) {
+            number = Some(number.unwrap_or(0_u64).checked_mul(10)?.checked_add(digit.into())?);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return None,
+        };
+        all = number.take()?.checked_mul(unit)?.checked_add(all)?;
+    }
+    match (number, text) {
+        (_, "") => None,
+        (number, _) => all.checked_add(number.unwrap_or(0)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn call(text: &[&str]) -> Result<SshCall, CallProblem> {
@@ -394,6 +494,11 @@ mod tests {
         assert_eq!(ok(&["h.c", "--", "-t"]).command, ["-t"]);
         assert_eq!(ok(&["-t", "-t", "h.c"]).terminal, TerminalWish::Force);
         assert_eq!(ok(&["-tt", "-T", "h.c"]).terminal, TerminalWish::Never);
+        // `--` ends the options for good, before the host as behind it.
+        let behind = ok(&["--", "h.c", "-x", "-l", "me"]);
+        assert_eq!((behind.command, behind.user), (["-x", "-l", "me"].map(str::to_owned).to_vec(), None));
+        assert_eq!(ok(&["h.c", "-x", "--", "--", "-t"]).command, ["--", "-t"]);
+        assert_eq!(ok(&["h.c", "-", "-t"]).command, ["-", "-t"]);
         assert_eq!(ok(&["h.c"]).command, Vec::<String>::new());
         assert_eq!(ok(&["-V"]).action, Action::Version);
     }
@@ -409,6 +514,7 @@ mod tests {
             assert!(expected.contains(letter), "-{letter}");
             let option = format!("-{letter}");
             let words = if valued { vec![&*option, "x=1", "h.c"] } else { vec![&*option, "h.c"] };
+            let words = if letter == 'e' { vec!["-e", "none", "h.c"] } else { words };
             match call(&words) {
                 Ok(call) => assert_eq!((call.host.as_str(), call.command.len()), ("h.c", 0), "{option}"),
                 Err(CallProblem::Unsupported { option: named, .. }) => {
@@ -422,8 +528,13 @@ mod tests {
 
     #[test]
     fn a_user_may_stand_in_three_places_and_the_first_counts() {
-        for words in [&["me@h.c"][..], &["-l", "me", "you@h.c"], &["-oUser=me", "h.c"], &["ssh://me@h.c:22/"]]
-        {
+        for words in [
+            &["me@h.c"][..],
+            &["-l", "me", "you@h.c"],
+            &["me@h.c", "-l", "you"],
+            &["-oUser=me", "-oUser=you", "h.c"],
+            &["ssh://me@h.c:22/"],
+        ] {
             let call = ok(words);
             assert_eq!((call.user.as_deref(), call.host.as_str()), (Some("me"), "h.c"), "{words:?}");
         }
@@ -444,17 +555,126 @@ mod tests {
             &["-o", "RemoteCommand=x", "h.c"],
             &["-oSessionType=none", "h.c"],
             &["-w0", "h.c"],
+            &["-oTunnel=yes", "h.c"],
+            &["-oForkAfterAuthentication=true", "h.c"],
+            &["-oHostName=other.c", "h.c"],
+            &["h.c", "-o", "hostname other.c"],
         ] {
             assert!(matches!(call(words), Err(CallProblem::Unsupported { .. })), "{words:?}");
         }
         for words in [&["-o", "ControlPersist"][..], &["-l"], &["-o"], &["-o", "=x", "h.c"]] {
             assert!(matches!(call(words), Err(CallProblem::NoValue(_))), "{words:?}");
         }
-        for words in [&["-oConnectTimeout=soon", "h.c"][..], &["-oRequestTTY=maybe", "h.c"]] {
+        for words in [
+            &["-oConnectTimeout=soon", "h.c"][..],
+            &["-oConnectTimeout=m", "h.c"],
+            &["-oRequestTTY=maybe", "h.c"],
+            &["-oStdinNull=maybe", "h.c"],
+            &["-oSessionType=maybe", "h.c"],
+            &["-e", "ab", "h.c"],
+        ] {
             assert!(matches!(call(words), Err(CallProblem::BadValue { .. })), "{words:?}");
         }
-        for words in [&[][..], &["-t"], &["me@"], &["--"]] {
+        for words in [&[][..], &["-t"], &["me@"], &["@h.c"], &["--"], &["-"], &["--", "-t"]] {
             assert_eq!(call(words), Err(CallProblem::NoHost), "{words:?}");
         }
+        assert_eq!(ok(&["-oHostName=%h", "-oTunnel=no", "h.c"]).host, "h.c");
+    }
+
+    /// What the real `ssh` makes of words, as far as it tells; `None` if it refuses them.
+    fn by_ssh(words: &[&str]) -> Option<BTreeMap<String, String>> {
+        let output = std::process::Command::new("ssh").args(["-F", "none", "-G"]).args(words).output();
+        let output = output.expect("runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        output
+            .status
+            .success()
+            .then(|| lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    #[test]
+    fn options_are_understood_as_the_real_ssh_does() {
+        if std::process::Command::new("ssh").arg("-V").output().is_err() {
+            let told = "not run: ssh is not installed";
+            assert!(std::env::var_os("CI").is_none(), "{told}");
+            _ = std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes());
+            return;
+        }
+        const PARTS: [&[&str]; 34] = [
+            &["-t"],
+            &["-tt"],
+            &["-T"],
+            &["-n"],
+            &["-q"],
+            &["-x"],
+            &["-nTx"],
+            &["-C4"],
+            &["--"],
+            &["-l", "me"],
+            &["-lyou"],
+            &["-p", "22"],
+            &["-p2222"],
+            &["-xl", "she"],
+            &["-e", "none"],
+            &["-e^B"],
+            &["-oRequestTTY=force"],
+            &["-oRequestTTY=no"],
+            &["-o", "RequestTTY auto"],
+            &["-o", "requesttty = YES"],
+            &["-oStdinNull=true"],
+            &["-oStdinNull=no"],
+            &["-oStdinNull=maybe"],
+            &["-oConnectTimeout=10"],
+            &["-oConnectTimeout=1m30"],
+            &["-oConnectTimeout=2M"],
+            &["-oConnectTimeout=x"],
+            &["-oUser=they"],
+            &["-o", "User=\"it\""],
+            &["-oEscapeChar=+"],
+            &["host-a"],
+            &["me@host-b"],
+            &["@host-c"],
+            &["ssh://us@host-d:22"],
+        ];
+        let mut state = 0x5eed_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let (mut understood, mut refused) = (0, 0);
+        while understood < 150 {
+            let mut words: Vec<&str> =
+                (0..random(4)).flat_map(|_| PARTS[random(PARTS.len())]).copied().collect();
+            words.push(["host-a", "me@host-b"][random(2)]);
+            words.extend((0..random(4)).flat_map(|_| PARTS[random(PARTS.len())]));
+            let (ours, theirs) = (call(&words), by_ssh(&words));
+            let (Ok(ours), Some(theirs)) = (&ours, &theirs) else {
+                assert!(ours.is_err() && theirs.is_none(), "{words:?}: {ours:?}, {theirs:?}");
+                refused += 1;
+                continue;
+            };
+            understood += 1;
+            let is = |key: &str, value: &str| assert_eq!(theirs[key], value, "{key}: {words:?}: {ours:?}");
+            is("hostname", &ours.host);
+            if let Some(user) = &ours.user {
+                is("user", user);
+            } else {
+                assert!(!["me", "you", "she", "they", "it", "us"].contains(&&*theirs["user"]), "{words:?}");
+            }
+            let terminal = match ours.terminal {
+                TerminalWish::Auto => ["auto", "auto"],
+                TerminalWish::Never => ["false", "no"],
+                TerminalWish::Ask => ["true", "yes"],
+                TerminalWish::Force => ["force", "force"],
+            };
+            assert!(terminal.contains(&&*theirs["requesttty"]), "{words:?}: {ours:?}");
+            is("stdinnull", if ours.stdin == Stdin::Empty { "yes" } else { "no" });
+            let timeout = ours.connect_timeout.map_or("none".to_owned(), |time| time.as_secs().to_string());
+            is("connecttimeout", &timeout);
+            let escape = ours.escape.unwrap_or_default().to_string();
+            is("escapechar", if escape == "^B" { "\\^B" } else { &escape });
+        }
+        assert!(refused > 0);
     }
 }

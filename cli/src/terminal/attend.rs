@@ -20,11 +20,11 @@ use super::tty::{Side, Tty};
 use crate::commands::{Context, Outcome};
 use crate::error::Failure;
 use crate::signals::Signals;
+use crate::streams;
 
 /// How many bytes that were typed may wait here while the session takes nothing: more than anybody types, so that
 /// escapes are heard meanwhile, and a large paste waits in the terminal.
 const HELD: usize = 1024 * 1024;
-const STDIN_BLOCK: usize = 64 * 1024;
 /// How long a connection is lost before that is said.
 const LOST_IN_SILENCE: Duration = Duration::from_millis(1500);
 /// How long a machine has to end a session that was hung up.
@@ -378,33 +378,15 @@ fn lost_line(machine: &str, escape: EscapeChar) -> String {
     format!("\x1b7\x1b[999;1H\x1b[0;7m[malai: {}]\x1b[0m\x1b[K\x1b8", escape_control(&text))
 }
 
-/// Reads stdin: where it cannot be waited for, on a thread.
+/// Reads stdin: where it is a terminal that can be waited for, without a thread.
 fn start_stdin(scope: &Scope) -> mpsc::Receiver<Bytes> {
+    let Some(tty) = Tty::again(rustix::stdio::stdin(), Side::Input) else { return streams::stdin(1) };
     let (blocks, waiting) = mpsc::channel::<Bytes>(1);
-    if let Some(tty) = Tty::again(rustix::stdio::stdin(), Side::Input) {
-        scope.spawn_until_stop("stdin", async move {
-            let mut block = vec![0; STDIN_BLOCK];
-            while let Ok(count @ 1..) = tty.read(&mut block).await {
-                if blocks.send(Bytes::copy_from_slice(&block[..count])).await.is_err() {
-                    return;
-                }
-            }
-        });
-        return waiting;
-    }
-    // Never joined: the process ends soon after it is of no use.
-    std::thread::spawn(move || {
-        let mut block = vec![0; STDIN_BLOCK];
-        loop {
-            match rustix::io::read(rustix::stdio::stdin(), &mut block) {
-                Ok(0) => return,
-                Ok(count) => {
-                    if blocks.blocking_send(Bytes::copy_from_slice(&block[..count])).is_err() {
-                        return;
-                    }
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+    scope.spawn_until_stop("stdin", async move {
+        let mut block = vec![0; streams::STDIN_BLOCK];
+        while let Ok(count @ 1..) = tty.read(&mut block).await {
+            if blocks.send(Bytes::copy_from_slice(&block[..count])).await.is_err() {
+                return;
             }
         }
     });

@@ -107,3 +107,54 @@ pub(crate) fn stop_here() {
     // The whole group, as the terminal itself does it: a pipeline stops as one.
     _ = rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use malai_testkit::{TestHome, TestNet};
+
+    use super::*;
+
+    /// Says something to the test that started this process on a terminal, and waits for a key.
+    fn say_and_wait(word: &str) {
+        let mut out = std::io::stdout();
+        write!(out, "[{word}]").and_then(|()| out.flush()).expect("is written");
+        std::io::stdin().read_exact(&mut [0]).expect("a key");
+    }
+
+    /// Not a test by itself.
+    #[test]
+    #[ignore = "run by a_panic_restores_the_terminal, on a terminal"]
+    fn inner_panics() {
+        say_and_wait("begins");
+        let raw = RawMode::enter().expect("enters").expect("on a terminal");
+        say_and_wait("raw");
+        // Elsewhere, so that nothing here is dropped.
+        let panicked = std::thread::spawn(|| panic!("on purpose")).join();
+        assert!(panicked.is_err());
+        say_and_wait("panicked");
+        std::mem::forget(raw);
+        std::process::exit(7);
+    }
+
+    #[test]
+    fn a_panic_restores_the_terminal() {
+        let net = TestNet::of_program(std::env::current_exe().expect("this program"));
+        let inner = "terminal::raw::tests::inner_panics";
+        let home = TestHome::new(&net, "one");
+        let mut terminal = home.terminal(["--exact", inner, "--ignored", "--nocapture"]).spawn();
+        terminal.wait_for_text("[begins]");
+        let before = terminal.settings();
+        terminal.type_text("\n");
+        terminal.wait_for_text("[raw]");
+        assert_ne!(terminal.settings(), before);
+        terminal.type_text("\n");
+        terminal.wait_for_text("[panicked]");
+        assert_eq!(terminal.settings(), before);
+        terminal.type_text("\n");
+        assert_eq!(terminal.wait(), 7);
+        assert_eq!(terminal.settings(), before);
+        assert!(terminal.screen().shows("on purpose"), "what went wrong is told: {:?}", terminal.screen());
+    }
+}

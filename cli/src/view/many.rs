@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use malai_core::api::{
-    LinePart, ManyEnd, ManyEvent, ManySummary, OutputStream, SCHEMA, SelectedMachine, TargetOutcome,
+    LinePart, ManyEnd, ManyEvent, ManySummary, OutputStream, SelectedMachine, TargetOutcome,
 };
 use malai_core::model::text::escape_control;
 use serde_json::json;
+
+use crate::output::json_line;
 
 /// How many machines of one outcome the summary names.
 const NAMED: usize = 8;
@@ -104,9 +106,8 @@ impl Report {
         self.push_json(value);
     }
 
-    fn push_json(&mut self, mut value: serde_json::Value) {
-        value["schema"] = SCHEMA.into();
-        _ = writeln!(self.blocks.stdout, "{value}");
+    fn push_json(&mut self, value: serde_json::Value) {
+        _ = writeln!(self.blocks.stdout, "{}", json_line(value));
     }
 
     fn add_lines(&mut self, event: &ManyEvent) {
@@ -226,6 +227,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use malai_core::Bytes;
+    use malai_core::api::SCHEMA;
 
     use super::*;
 
@@ -303,5 +305,21 @@ mod tests {
             "schema": SCHEMA, "event": "stdout", "target": "db.company", "text": "a\u{fffd}b", "base64": "Yf9i",
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn json_lines_do_nothing_to_the_terminal_and_say_what_was_said() {
+        let mut report = report(true);
+        let said = "\u{9b}31m\u{7f}\x1b[1m\u{202e}\u{e0041}é";
+        report.add(&line(0, said.as_bytes()));
+        let shown = stdout(&mut report);
+        assert!(shown.ends_with('\n'), "{shown:?}");
+        assert_eq!(
+            shown.trim_end().chars().filter(|c| c.is_control() || *c == '\u{202e}').count(),
+            0,
+            "{shown:?}"
+        );
+        let value: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(value["text"], said);
     }
 }

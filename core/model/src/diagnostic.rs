@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::acts;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,16 +89,10 @@ impl Diagnostic {
     }
 }
 
-/// Characters that a terminal obeys, or that make a text look like another one (directional overrides).
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 fn printed_width(c: char) -> usize {
     match c {
         '\t' => 4,
-        c if is_unprintable(c) => c.escape_unicode().count(),
+        c if acts(c) => c.escape_unicode().count(),
         _ => 1,
     }
 }
@@ -107,7 +103,7 @@ pub(crate) fn printable(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\t' => out.push_str("    "),
-            c if is_unprintable(c) => out.extend(c.escape_unicode()),
+            c if acts(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }

@@ -140,7 +140,7 @@ pub enum ClusterError {
     #[error("register the machine: the manager's config has errors, so joins wait")]
     JoinsWait,
     /// The manager refused the join.
-    #[error("join: the manager could not {}", malai_model::text::escape_control(&.0.message))]
+    #[error("join: the manager could not {}", .0.shown_message())]
     JoinRefused(WireError),
     /// The peer that answered an invite is not the root that it names.
     #[error("trust the answer to the invite: {0}")]
@@ -197,7 +197,7 @@ pub enum ClusterError {
     #[error("understand the peer: {0}")]
     OutOfTurn(&'static str),
     /// The peer refused.
-    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    #[error("{}", .0.shown_message())]
     Remote(WireError),
     /// The file cannot be edited.
     #[error("edit {file}")]
@@ -256,12 +256,7 @@ impl ClusterError {
             Self::Network(error) | Self::Reach { source: error, .. } => return error.hint(),
             Self::Address(problem) => return problem.hint(),
             Self::Targets(problem) => return problem.hint(),
-            Self::JoinRefused(error) | Self::Remote(error) => {
-                return error
-                    .hint
-                    .as_deref()
-                    .map(|hint| malai_model::text::escape_control(hint).into_owned());
-            }
+            Self::JoinRefused(error) | Self::Remote(error) => return error.shown_hint(),
             Self::Config { .. } => {
                 "mend what is listed above and try again; what was in force before still is".to_owned()
             }

@@ -104,7 +104,7 @@ impl Error {
             Self::Session(error) => error.hint(),
             #[cfg(unix)]
             Self::Copy(error) => error.hint(),
-            Self::Failed { view, .. } => view.error.hint.clone(),
+            Self::Failed { view, .. } => view.error.shown_hint(),
             Self::Closed => None,
             Self::OutOfTurn => Some("restart the daemon with the same version of malai".to_owned()),
         }

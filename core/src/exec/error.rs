@@ -10,7 +10,7 @@ use crate::p2p::P2pError;
 #[non_exhaustive]
 pub enum ExecError {
     /// The target refused it, or failed.
-    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    #[error("{}", .0.shown_message())]
     Remote(WireError),
     /// The connection failed.
     #[error(transparent)]
@@ -47,9 +47,7 @@ impl ExecError {
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Remote(error) => {
-                error.hint.as_deref().map(|hint| malai_model::text::escape_control(hint).into_owned())
-            }
+            Self::Remote(error) => error.shown_hint(),
             Self::Network(error) => error.hint(),
             #[cfg(all(feature = "host", unix))]
             Self::Host(error) => error.hint(),

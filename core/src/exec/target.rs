@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Run, RunEffect};
-use malai_model::code::ErrorCode;
 use malai_model::config::UserName;
 use malai_model::wire::{CommandEnd, ExecRequest, Notice, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -97,7 +96,7 @@ impl ExecTarget {
         let Stream { sender, receiver } = stream;
         if revoked.is_cancelled() {
             // The rules changed between the decision and this line.
-            last_word(sender, &taken_away()).await;
+            last_word(sender, &Notice::Failed(WireError::taken_away("the command"))).await;
             return Ok(TargetOutcome::Revoked);
         }
         let process = match self.spawn(&authorized, request, cluster).await {
@@ -155,7 +154,7 @@ impl ExecTarget {
                 Ok(TargetOutcome::CallerLost)
             }
             None => {
-                let told = taken_away();
+                let told = Notice::Failed(WireError::taken_away("the command"));
                 // Told at once, killed at once: neither waits for the other, and a caller that reads nothing does not
                 // keep the command alive.
                 tokio::join!(last_word(sender, &told), hang_up(&group));
@@ -214,14 +213,6 @@ async fn blocking<T: Send + 'static>(
         Ok(done) => done,
         Err(panic) => Err(panicked(std::io::Error::other(panic))),
     }
-}
-
-fn taken_away() -> Notice {
-    Notice::Failed(WireError {
-        code: ErrorCode::AclRevoked,
-        message: "go on with the command: the right to run it was taken away".to_owned(),
-        hint: Some("ask the cluster's manager".to_owned()),
-    })
 }
 
 fn failed(error: &HostError) -> Notice {

@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
 /// Signals whose being ignored would be inherited. `nohup` and a shell's `&` start a daemon with some of them
 /// ignored; its commands would then not hear Ctrl-C, or outlive the connection's end. SIGPIPE is seen to by
@@ -33,6 +33,18 @@ pub(super) fn heed_signals() {
             set(Signal::SIGCHLD, SigHandler::SigDfl);
         }
     });
+}
+
+/// Starts something with no signal blocked: a supervisor that blocked some when it started this process passed that on,
+/// and a program that never blocked SIGTERM does not expect not to hear it.
+pub(super) fn with_no_signal_blocked<T>(start: impl FnOnce() -> T) -> T {
+    let blocked = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let started = start();
+    // What failed changed nothing.
+    if let Ok(blocked) = blocked {
+        _ = blocked.thread_set_mask();
+    }
+    started
 }
 
 /// Whether this process was started to outlive its terminal, as by `nohup`: SIGHUP was ignored before it began.

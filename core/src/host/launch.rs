@@ -16,10 +16,11 @@ use nix::libc;
 
 #[cfg(target_os = "linux")]
 use super::OwnProgram;
-use super::inherit::heed_signals;
+use super::inherit::{heed_signals, with_no_signal_blocked};
 use super::limits::for_programs;
 use super::process::{not_started, words};
 use super::program::candidates;
+use super::switch::{Switch, check};
 use super::{Executable, HostError, LocalUser, SpawnRequest};
 
 /// What a child gets as its standard input, output and error.
@@ -57,14 +58,6 @@ unsafe impl Send for Pointers {}
 #[expect(unsafe_code, reason = "pointers are neither Send nor Sync by themselves")]
 // SAFETY: as above; they are only read.
 unsafe impl Sync for Pointers {}
-
-/// Another user: what the child becomes.
-struct Switch {
-    uid: libc::uid_t,
-    gid: libc::gid_t,
-    groups: Vec<libc::gid_t>,
-    umask: libc::mode_t,
-}
 
 /// What the child could not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +123,7 @@ pub(super) fn launch(
     unsafe {
         command.pre_exec(move || Err(plan.carry_out()));
     }
-    let started = command.spawn();
+    let started = with_no_signal_blocked(|| command.spawn());
     // With it goes the plan, and the reports' other end.
     drop(command);
     started.map_err(|source| match read_report(reports) {
@@ -206,10 +199,13 @@ impl Plan {
         if let Err(error) = leave_session(self.takes_terminal) {
             return self.fail(Stage::Terminal, 0, error);
         }
-        if let Some(switch) = &self.switch
-            && let Err(error) = switch.carry_out()
-        {
-            return self.fail(Stage::Switch, 0, error);
+        if let Some(switch) = &self.switch {
+            if !self.takes_terminal {
+                switch.give_pipes();
+            }
+            if let Err(error) = switch.carry_out() {
+                return self.fail(Stage::Switch, 0, error);
+            }
         }
         // As the user: what cannot be entered is decided by the system, not guessed by the one who started it.
         // SAFETY: both are texts with a zero at their end.
@@ -289,65 +285,6 @@ fn leave_session(takes_terminal: bool) -> io::Result<()> {
     unsafe {
         check(libc::setsid())?;
         if takes_terminal { check(libc::ioctl(0, libc::TIOCSCTTY as _, 0)) } else { Ok(()) }
-    }
-}
-
-fn check(result: c_int) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-impl LocalUser {
-    /// Has this process become this user for good, with the groups and the umask of a login; no change if it is this user
-    /// already.
-    ///
-    /// # Errors
-    /// [`HostError::ForeignUser`]; [`HostError::Switch`] if it could not, or could go back: it may be half done then, and
-    /// such a process should do nothing but end.
-    #[cfg(target_os = "linux")]
-    pub fn become_for_good(&self) -> Result<(), HostError> {
-        let Some(switch) = Switch::to(self)? else { return Ok(()) };
-        switch.carry_out().map_err(|source| HostError::Switch { user: self.name.clone(), source })
-    }
-}
-
-impl Switch {
-    /// `None` if there is nothing to change.
-    fn to(user: &LocalUser) -> Result<Option<Self>, HostError> {
-        if user.is_own() {
-            return Ok(None);
-        }
-        user.check_switch()?;
-        Ok(Some(Self {
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups.clone(),
-            umask: libc::mode_t::try_from(user.umask & 0o777).unwrap_or(0o022),
-        }))
-    }
-
-    /// Becomes the user for good; called in the copy that becomes a program, and by what stays malai. The order matters: after the last step there is no right to the others.
-    #[expect(unsafe_code, reason = "bare system calls")]
-    fn carry_out(&self) -> io::Result<()> {
-        // SAFETY: the list of groups is ours and as long as it says; everything else is a number.
-        unsafe {
-            check(libc::setgroups(self.groups.len() as _, self.groups.as_ptr()))?;
-            check(libc::setgid(self.gid))?;
-            check(libc::setuid(self.uid))?;
-            let is_switched = libc::getuid() == self.uid
-                && libc::geteuid() == self.uid
-                && libc::getgid() == self.gid
-                && libc::getegid() == self.gid;
-            // Whatever the system says: with the way back open it would be no switch.
-            let is_open = self.uid != 0
-                && (libc::setuid(0) == 0
-                    || libc::seteuid(0) == 0
-                    || libc::setgroups(self.groups.len() as _, self.groups.as_ptr()) == 0);
-            if !is_switched || is_open {
-                return Err(io::Error::from_raw_os_error(libc::EPERM));
-            }
-            libc::umask(self.umask);
-        }
-        Ok(())
     }
 }
 

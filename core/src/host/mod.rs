@@ -16,6 +16,7 @@ mod process;
 mod program;
 mod pty;
 mod reaper;
+mod switch;
 mod user;
 mod watch;
 

@@ -10,7 +10,7 @@ use nix::libc;
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 
-use super::inherit::heed_signals;
+use super::inherit::{heed_signals, with_no_signal_blocked};
 use super::launch::{Attachment, launch};
 use super::limits::restore;
 use super::program::{check_file, find_program, is_enterable};
@@ -122,7 +122,8 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
     heed_signals();
     // Everything here keeps to what `posix_spawn` can do: with a closure or a user switch std would fork,
     // which takes the longer the more memory this process has.
-    let child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .arg0(word)
         .args(&request.argv[1..])
         .env_clear()
@@ -131,9 +132,9 @@ fn spawn_as_self(request: &SpawnRequest, word: &str) -> Result<(Child, PathBuf),
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|source| not_started(program.clone(), source))?;
+        .stderr(Stdio::piped());
+    let child =
+        with_no_signal_blocked(|| command.spawn()).map_err(|source| not_started(program.clone(), source))?;
     restore(Pid::from_raw(child.id().cast_signed()));
     Ok((child, program))
 }

@@ -240,7 +240,7 @@ impl Node {
         let gone = self.members().get(member.alias()).is_none_or(|now| !Arc::ptr_eq(now, member));
         if gone || ticket.revoked.is_cancelled() || !self.may_stay(&member.loaded(), &record) {
             _ = sessions.end(&record, EndReason::Revoked).await;
-            return Err(taken_away());
+            return Err(WireError::taken_away("the session"));
         }
         let Some(client) = request.client.clone() else { return Ok(Started::Alone(record)) };
         let attach = AttachSession {
@@ -281,7 +281,7 @@ impl Node {
             let record = found.map_err(|error| error.to_wire())?;
             let grant = self.decide_or_tell(member, asker, &record.ask, &ticket)?;
             if grant.effect() != record.effect || record.own != member.own_id() {
-                return Err(taken_away());
+                return Err(WireError::taken_away("the session"));
             }
             let connection = sessions.attach(&record, &request).await.map_err(|error| error.to_wire())?;
             Ok((record, connection))
@@ -497,14 +497,6 @@ fn word_of(ask: &SessionAsk) -> String {
     match ask {
         SessionAsk::Shell {} => "(shell)".to_owned(),
         SessionAsk::Run { argv } => loggable(argv.first().map_or("", String::as_str)),
-    }
-}
-
-fn taken_away() -> WireError {
-    WireError {
-        code: ErrorCode::AclRevoked,
-        message: "go on with the session: the right to it was taken away".to_owned(),
-        hint: Some("ask the cluster's manager".to_owned()),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::p2p::P2pError;
 #[non_exhaustive]
 pub enum ServiceError {
     /// The hosting machine refused it, or failed.
-    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    #[error("{}", .0.shown_message())]
     Remote(WireError),
     /// The connection to the hosting machine failed.
     #[error(transparent)]
@@ -64,9 +64,7 @@ impl ServiceError {
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Remote(error) => {
-                error.hint.as_deref().map(|hint| malai_model::text::escape_control(hint).into_owned())
-            }
+            Self::Remote(error) => error.shown_hint(),
             Self::Network(error) => error.hint(),
             Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
             Self::Unanswered => Some("it may be overloaded: its malai.log may say more".to_owned()),

@@ -4,9 +4,7 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Reach};
-use malai_model::code::ErrorCode;
 use malai_model::config::ServiceProtocol;
-use malai_model::name::ServiceName;
 use malai_model::wire::{Notice, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,7 +53,7 @@ pub async fn serve_service(
     let mut tcp = match connected {
         None => {
             drop(receiver);
-            last_word(sender, &taken_away(service)).await;
+            last_word(sender, &Notice::Failed(WireError::taken_away(format!("the service {service}")))).await;
             return Ok(ServiceOutcome::Revoked);
         }
         Some(Ok(tcp)) => tcp,
@@ -93,7 +91,7 @@ pub async fn serve_service(
         }
         None => {
             reset(tcp);
-            last_word(sender, &taken_away(service)).await;
+            last_word(sender, &Notice::Failed(WireError::taken_away(format!("the service {service}")))).await;
             Ok(ServiceOutcome::Revoked)
         }
     }
@@ -248,14 +246,6 @@ fn reset(tcp: TcpStream) {
 
 fn hung_up() -> P2pError {
     P2pError::Lost { reason: "the caller hung up".to_owned() }
-}
-
-fn taken_away(service: &ServiceName) -> Notice {
-    Notice::Failed(WireError {
-        code: ErrorCode::AclRevoked,
-        message: format!("go on with the service {service}: the right to reach it was taken away or changed"),
-        hint: Some("connect again; if that is refused, ask the cluster's manager".to_owned()),
-    })
 }
 
 fn failed(error: &ServiceError) -> Notice {

@@ -410,11 +410,9 @@ impl Session {
         self.idle_since = Instant::now();
         self.drop_input();
         let last = match reason {
-            Some(EndReason::Revoked) => FromHost::Failed(WireError {
-                code: ErrorCode::AclRevoked,
-                message: format!("go on with session {}: the right to it was taken away", self.id),
-                hint: Some("ask the cluster's manager".to_owned()),
-            }),
+            Some(EndReason::Revoked) => {
+                FromHost::Failed(WireError::taken_away(format_args!("session {}", self.id)))
+            }
             Some(EndReason::Asked | EndReason::Other) | None => FromHost::Ended(end),
         };
         let hears = |client: &&Client| !client.skipped || client.mode == AttachMode::Control;

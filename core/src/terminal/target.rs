@@ -1,7 +1,6 @@
 //! The machine's side of an attached client: its stream, joined to the session's process.
 
 use bytes::Bytes;
-use malai_model::code::ErrorCode;
 use malai_model::wire::{CommandEnd, DetachReason, Notice, WireError};
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +53,9 @@ pub async fn serve(connection: HostConnection, stream: Stream, revoked: Cancella
     match outcome {
         None => {
             // Told at once, ended at once: a client that reads nothing does not keep the session alive.
+            let told = Notice::Failed(WireError::taken_away("the session"));
             let telling = async {
-                _ = tokio::time::timeout(timeouts::REPLY, last_word(sender, &taken_away())).await;
+                _ = tokio::time::timeout(timeouts::REPLY, last_word(sender, &told)).await;
             };
             tokio::join!(telling, end(&mut reader, &mut writer));
             SessionOutcome::Revoked
@@ -180,14 +180,6 @@ async fn end(reader: &mut HostReader, writer: &mut HostWriter) {
             tracing::warn!("a session whose right was taken away does not say that it ended")
         }
     }
-}
-
-fn taken_away() -> Notice {
-    Notice::Failed(WireError {
-        code: ErrorCode::AclRevoked,
-        message: "go on with the session: the right to it was taken away".to_owned(),
-        hint: Some("ask the cluster's manager".to_owned()),
-    })
 }
 
 /// Sends a last word; says whether the client's machine has it. If the client is gone there is nobody to tell, which is

@@ -3,6 +3,7 @@
 //! The first message on a stream says what the opener wants; what follows depends on it. Bulk (a command's bytes, a
 //! config's text) travels as data beside the messages, with credit, never inside them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::ErrorCode;
 use crate::id::Id52;
 use crate::name::{MachineName, ServiceName};
+use crate::text::escape_control;
 use crate::wire::session::{
     AttachSession, Attached, DetachReason, OpenSession, ResumeToken, SessionId, SessionInfo, WindowSize,
 };
@@ -226,6 +228,25 @@ impl WireError {
             source = cause.source();
         }
         Self { code, message, hint }
+    }
+
+    /// A right was taken away while it was in use, or what it lets do was changed; `what` is the right to what.
+    pub fn taken_away(what: impl std::fmt::Display) -> Self {
+        Self {
+            code: ErrorCode::AclRevoked,
+            message: format!("go on with {what}: the right to it was taken away or changed"),
+            hint: Some("try again; if that is refused, ask the cluster's manager".to_owned()),
+        }
+    }
+
+    /// The message, safe to show.
+    pub fn shown_message(&self) -> Cow<'_, str> {
+        escape_control(&self.message)
+    }
+
+    /// The hint, safe to show.
+    pub fn shown_hint(&self) -> Option<String> {
+        self.hint.as_deref().map(|hint| escape_control(hint).into_owned())
     }
 }
 

@@ -220,6 +220,90 @@ async fn nothing_is_inherited_but_the_three_pipes() {
 }
 
 #[tokio::test]
+async fn who_opens_standard_output_or_error_by_its_name_may() {
+    let Some(user) = TestUser::make() else { return };
+    let script = "read line </dev/stdin; echo $line >/dev/stdout; echo err >/dev/stderr";
+    let Process { mut stdin, mut stdout, mut stderr, group } =
+        Process::spawn(&request(&user, &["sh", "-c", script])).expect("starts");
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"line\n").await.expect("is written");
+    let (mut out, mut err) = (String::new(), String::new());
+    let read = async { tokio::try_join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)) };
+    tokio::time::timeout(PATIENCE, read).await.expect("in time").expect("is read");
+    assert_eq!((out.as_str(), err.as_str()), ("line\n", "err\n"));
+    assert_eq!(group.finish().await.expect("ends"), CommandEnd::Exited { status: 0 });
+}
+
+#[tokio::test]
+async fn no_signal_is_blocked_for_a_program_whatever_is_for_this_thread() {
+    let Some(user) = TestUser::make() else { return };
+    let mut blocked = nix::sys::signal::SigSet::empty();
+    blocked.add(nix::sys::signal::Signal::SIGTERM);
+    blocked.add(nix::sys::signal::Signal::SIGWINCH);
+    blocked.thread_block().expect("are blocked");
+    let own = request_as(LocalUser::current().expect("a user"), &["cat", "/proc/self/status"]);
+    for request in [own, request(&user, &["cat", "/proc/self/status"])] {
+        let status = run(&request).await.0;
+        assert!(status.contains("SigBlk:\t0000000000000000\n"), "{}: {status}", request.user.name);
+    }
+    let now = nix::sys::signal::SigSet::thread_get_mask().expect("is told");
+    assert!(now.contains(nix::sys::signal::Signal::SIGWINCH), "this thread's own stays as it was");
+    blocked.thread_unblock().expect("are unblocked");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(unsafe_code, reason = "bare system calls")]
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+async fn the_keys_of_this_process_are_not_that_user_s() {
+    let Some(user) = TestUser::make() else { return };
+    let name = CString::new(format!("malai-test-{}", user.name())).expect("a text");
+    // This thread's alone: a keyring with a key.
+    // SAFETY: texts with a zero at their end, and a length that is the text's.
+    let made = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) != -1
+            && libc::syscall(
+                libc::SYS_add_key,
+                c"user".as_ptr(),
+                name.as_ptr(),
+                c"secret".as_ptr(),
+                6_usize,
+                libc::KEY_SPEC_SESSION_KEYRING,
+            ) != -1
+    };
+    let name = name.to_str().expect("a text");
+    let own = run(&request_as(LocalUser::current().expect("a user"), &["cat", "/proc/keys"])).await.0;
+    if !made || !own.contains(name) {
+        eprintln!("not run: this kernel has no keys, or does not show them");
+        return;
+    }
+    let seen = output(&user, &["cat", "/proc/keys"]).await;
+    assert!(!seen.contains(name), "{seen}");
+    // Its own are found there.
+    assert!(seen.contains(&format!("_uid.{}", known("-u", &user).trim())), "{seen}");
+}
+
+/// Not a test by itself.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "run by a_capability_that_files_could_inherit_is_not_that_user_s, with one"]
+async fn inner_inheritable() {
+    let of = |status: &str| status.lines().find(|line| line.starts_with("CapInh:")).map(str::to_owned);
+    let nothing = Some("CapInh:\t0000000000000000".to_owned());
+    assert_ne!(of(&fs::read_to_string("/proc/self/status").expect("is there")), nothing);
+    let user = LocalUser::named(&std::env::var(USER).expect("is named")).expect("is there");
+    assert_eq!(of(&run(&request_as(user, &["cat", "/proc/self/status"])).await.0), nothing);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_capability_that_files_could_inherit_is_not_that_user_s() {
+    let Some(user) = TestUser::make() else { return };
+    let binary = std::env::current_exe().expect("this binary").display().to_string();
+    let words = ["setpriv", "--inh-caps", "+chown", &binary];
+    run_inner(request_as(LocalUser::current().expect("a user"), &words), "inner_inheritable", &user).await;
+}
+
+#[tokio::test]
 async fn a_terminal_belongs_to_that_user() {
     let Some(user) = TestUser::make() else { return };
     let words = ["sh", "-c", "stat -c '%U %G %a' $(tty); : </dev/tty && id -un; pwd"];

@@ -10,7 +10,7 @@ use crate::p2p::P2pError;
 #[non_exhaustive]
 pub enum AttachError {
     /// The machine refused it, failed, or ended it; or it could not be reached.
-    #[error("{}", malai_model::text::escape_control(&.0.message))]
+    #[error("{}", .0.shown_message())]
     Remote(WireError),
     /// The connection failed.
     #[error(transparent)]
@@ -45,9 +45,7 @@ impl AttachError {
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Remote(error) => {
-                error.hint.as_deref().map(|hint| malai_model::text::escape_control(hint).into_owned())
-            }
+            Self::Remote(error) => error.shown_hint(),
             Self::Network(error) => error.hint(),
             Self::OutOfTurn(_) => Some("is malai on both machines of the same version?".to_owned()),
             Self::TypedLost(_) => Some("the session goes on: attach to it again".to_owned()),
