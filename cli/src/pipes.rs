@@ -31,6 +31,18 @@ pub(crate) fn write_all(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> Resul
     Ok(())
 }
 
+/// Whether reading cannot wait for somebody: a file, or `/dev/null`. Of a pipe or terminal that has something another
+/// process may take it first.
+pub(crate) fn never_waits(from: &impl AsFd) -> bool {
+    let Ok(from) = rustix::fs::fstat(from) else { return false };
+    let null = rustix::fs::stat("/dev/null").ok();
+    match rustix::fs::FileType::from_raw_mode(from.st_mode) {
+        rustix::fs::FileType::RegularFile => true,
+        rustix::fs::FileType::CharacterDevice => null.is_some_and(|null| null.st_rdev == from.st_rdev),
+        _ => false,
+    }
+}
+
 fn wait(on: &impl AsFd, flags: PollFlags) -> Result<()> {
     match poll(&mut [PollFd::new(on.as_fd(), flags)], PollTimeout::NONE) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
@@ -43,6 +55,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn only_files_and_nothing_are_read_without_a_thread() {
+        let (pipe, _other) = std::io::pipe().expect("a pipe");
+        let null = std::fs::File::open("/dev/null").expect("is there");
+        let file = tempfile::tempfile().expect("a file");
+        assert_eq!((never_waits(&pipe), never_waits(&null), never_waits(&file)), (false, true, true));
+        assert!(!never_waits(&UnixStream::pair().expect("a pair").0));
+        assert!(!never_waits(&std::fs::File::open("/dev/ptmx").expect("a terminal")));
+    }
 
     #[test]
     fn a_pipe_that_does_not_block_loses_nothing() {

@@ -58,7 +58,7 @@ async fn run(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
         // If it fails the command is over or lost, which its output tells.
         Feed::Nothing => _ = command.input.end().await,
     }
-    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let writer = Writer::new().map_err(|error| Failure::local("open stdout", &error))?;
     let ended = Cell::new(false);
     // Beside the signals, not between them: a reader that pauses (`| less`) must not keep Ctrl-C from the command.
     let mut passing = std::pin::pin!(pass_on(command.output, writer, &ended));

@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args, word: Option<&str>, env: Env, output: Output) -> E
     if context.global.verbose > 0 {
         start_tracing(context.global.verbose);
     }
-    if let Some(word) = word {
+    if let Some(word) = word.filter(|_| !matches!(args.command, Command::Address(_))) {
         hidden::tell(&context, word);
     }
     let outcome = dispatch(&context, args.command, args.session);

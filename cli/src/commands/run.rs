@@ -61,7 +61,7 @@ async fn begin(context: &Context, client: &Arc<Client>, args: RunArgs) -> Outcom
         stderr_colour: context.env.colour,
     };
     let report = RefCell::new(Report::new(many.targets(), style));
-    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let writer = Writer::new().map_err(|error| Failure::local("open stdout", &error))?;
     let stopper = many.stopper();
     let told = follow(&mut many, &report, writer);
     let mut told = std::pin::pin!(told);

@@ -26,7 +26,7 @@ async fn run(client: &Client, address: &str) -> Outcome {
         connected = client.connect_service(address) => connected?,
         signal = signals.next() => return Ok(128 + number(signal)),
     };
-    let writer = Writer::start().map_err(|error| Failure::local("open stdout", &error))?;
+    let writer = Writer::new().map_err(|error| Failure::local("open stdout", &error))?;
     // Pipes are read and written on threads of their own: a pause there must not stop the network.
     let scope = Scope::new();
     start_stdin(&scope, input);
