@@ -13,6 +13,7 @@ mod daemons;
 mod hostile;
 mod invites;
 mod many;
+mod openings;
 mod refusals;
 mod resuming;
 mod session_processes;

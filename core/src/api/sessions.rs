@@ -39,7 +39,7 @@ impl Client {
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     ///
     /// # Cancel safety
-    /// A cancelled call may leave a session behind that nobody is attached to.
+    /// A session that a cancelled call started ends.
     pub async fn open_session(&self, request: SessionRequest) -> Result<AttachedSession, Error> {
         let (opened, session) = self.ask_for_session(request).await?;
         let redial = redial(self.route(), &opened);
@@ -98,7 +98,7 @@ impl Client {
         let mut opened = Box::pin(self.route().open(&open)).await?;
         let argv = std::mem::take(&mut opened.view.argv);
         let argv = (!argv.is_empty()).then_some(argv);
-        Ok((opened, OpenSession { argv, env, window, client: None }))
+        Ok((opened, OpenSession { argv, env, window, client: None, confirms: false }))
     }
 
     async fn open_bare(&self, address: String) -> Result<Opened, Error> {
