@@ -10,6 +10,7 @@ mod copies;
 mod copy_streams;
 mod crashes;
 mod daemons;
+mod drains;
 mod hostile;
 mod invites;
 mod many;

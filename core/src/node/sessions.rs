@@ -279,7 +279,7 @@ impl Node {
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
-        if self.has_no_room(member, &peer) {
+        if self.is_crowded(member, &peer) {
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
@@ -317,9 +317,10 @@ impl Node {
         ticket: &Ticket,
     ) {
         let (alias, session) = (member.alias(), &record.session);
+        ticket.returns();
         let outcome = tokio::select! {
             outcome = terminal::serve(connection, stream, attending, ticket.revoked.clone()) => outcome,
-            () = member.stopping() => return,
+            () = member.lets_go() => return,
         };
         let command = word_of(&record.ask);
         match outcome {
@@ -406,7 +407,18 @@ impl Node {
 
     /// What a manager may have beyond the limits, and while this device stops, is for its configs.
     fn has_no_room(&self, member: &Member, peer: &Id52) -> bool {
-        !member.is_accepting() || cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
+        !member.is_accepting() || self.is_crowded(member, peer)
+    }
+
+    /// The same for one that goes on with what it has here.
+    fn is_crowded(&self, member: &Member, peer: &Id52) -> bool {
+        cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
+    }
+
+    /// Whether a peer has sessions here that it may come back to.
+    pub(super) fn has_sessions(&self, member: &Member, peer: &Id52) -> bool {
+        let records = self.inner.sessions.get().map(Sessions::records).unwrap_or_default();
+        records.iter().any(|record| record.owner == *peer && record.cluster == *member.alias())
     }
 
     fn hosted_sessions(&self) -> Result<&Sessions, WireError> {
