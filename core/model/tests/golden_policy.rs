@@ -194,12 +194,22 @@ fn wire_messages() {
                 env: BTreeMap::new(),
                 window: WindowSize::default(),
                 client: Some(token.clone()),
+                confirms: true,
+            }),
+            // Of an older client.
+            Request::OpenSession(OpenSession {
+                argv: None,
+                env: BTreeMap::new(),
+                window: WindowSize::default(),
+                client: Some(token.clone()),
+                confirms: false,
             }),
             Request::OpenSession(OpenSession {
                 argv: Some(vec!["top".to_owned()]),
                 env: BTreeMap::new(),
                 window: WindowSize::default(),
                 client: None,
+                confirms: false,
             }),
             Request::AttachSession(AttachSession {
                 session: Some(session.clone()),
@@ -241,6 +251,7 @@ fn wire_messages() {
             more: false,
         },
         Notice::Resize { window: WindowSize { columns: 100, rows: 30, width: 1, height: 2 } },
+        Notice::Confirm {},
         Notice::Detach {},
         Notice::Detached { reason: DetachReason::TakenOver },
         Notice::Ended(CommandEnd::Exited { status: 3 }),

@@ -223,9 +223,18 @@ impl Route {
     /// # Cancel safety
     /// A cancelled call opens nothing.
     pub async fn reopen(&self, earlier: &OpenedView) -> Result<Opened, Error> {
+        self.reopen_by(OpenRequest::default(), earlier).await
+    }
+
+    /// As [`Self::reopen`], for a session.
+    pub(super) async fn reopen_session(&self, earlier: &OpenedView) -> Result<Opened, Error> {
+        self.reopen_by(OpenRequest { returns: true, ..OpenRequest::default() }, earlier).await
+    }
+
+    async fn reopen_by(&self, request: OpenRequest, earlier: &OpenedView) -> Result<Opened, Error> {
         #[cfg(all(feature = "daemon", unix))]
         self.await_daemon().await?;
-        self.open(&OpenRequest { words: vec![earlier.address_by_id()], ..OpenRequest::default() }).await
+        self.open(&OpenRequest { words: vec![earlier.address_by_id()], ..request }).await
     }
 
     /// Says how the machine of an earlier stream is reached again: for
@@ -251,7 +260,7 @@ impl Route {
     pub(super) async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         let RunRequest { words, single_word, env } = request;
         let Opened { stream, view } =
-            self.open(&OpenRequest { words, single_word, connect_timeout: None }).await?;
+            self.open(&OpenRequest { words, single_word, ..OpenRequest::default() }).await?;
         if view.argv.is_empty() {
             return Err(NodeError::from(ClusterError::NoProgram { machine: view.shown() }).into());
         }

@@ -39,9 +39,9 @@ impl Client {
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     ///
     /// # Cancel safety
-    /// A cancelled call may leave a session behind that nobody is attached to.
+    /// A session that a cancelled call started ends.
     pub async fn open_session(&self, request: SessionRequest) -> Result<AttachedSession, Error> {
-        let (opened, session) = self.ask_for_session(request).await?;
+        let (opened, session) = self.ask_for_session(request, true).await?;
         let redial = redial(self.route(), &opened);
         let client = SessionClient::open(opened.stream, session, redial, self.tasks()).await;
         attached(opened.view, client)
@@ -52,7 +52,7 @@ impl Client {
     /// # Errors
     /// As [`Self::open_session`].
     pub async fn start_session(&self, request: SessionRequest) -> Result<(OpenedView, SessionId), Error> {
-        let (opened, session) = self.ask_for_session(request).await?;
+        let (opened, session) = self.ask_for_session(request, false).await?;
         let started = SessionClient::start_detached(opened.stream, session).await;
         let session = started.map_err(|error| of_machine(&opened.view, error))?;
         Ok((opened.view, session))
@@ -64,7 +64,8 @@ impl Client {
     /// When the machine cannot be reached, there is no such session, or attaching to it is no longer allowed.
     pub async fn attach_session(&self, request: AttachRequest) -> Result<AttachedSession, Error> {
         let AttachRequest { address, session, mode, window } = request;
-        let opened = self.open_bare(address).await?;
+        let open = OpenRequest { words: vec![address], returns: true, ..OpenRequest::default() };
+        let opened = Box::pin(self.route().open(&open)).await?;
         let redial = redial(self.route(), &opened);
         let client = SessionClient::attach(opened.stream, session, mode, window, redial, self.tasks()).await;
         attached(opened.view, client)
@@ -92,13 +93,18 @@ impl Client {
         ended.map_err(|error| of_machine(&opened.view, error))
     }
 
-    async fn ask_for_session(&self, request: SessionRequest) -> Result<(Opened, OpenSession), Error> {
+    /// `returns`: whether a client is to attach to it.
+    async fn ask_for_session(
+        &self,
+        request: SessionRequest,
+        returns: bool,
+    ) -> Result<(Opened, OpenSession), Error> {
         let SessionRequest { words, single_word, env, window } = request;
-        let open = OpenRequest { words, single_word, ..OpenRequest::default() };
+        let open = OpenRequest { words, single_word, returns, ..OpenRequest::default() };
         let mut opened = Box::pin(self.route().open(&open)).await?;
         let argv = std::mem::take(&mut opened.view.argv);
         let argv = (!argv.is_empty()).then_some(argv);
-        Ok((opened, OpenSession { argv, env, window, client: None }))
+        Ok((opened, OpenSession { argv, env, window, client: None, confirms: false }))
     }
 
     async fn open_bare(&self, address: String) -> Result<Opened, Error> {
@@ -137,7 +143,7 @@ struct Again {
 impl Redial for Again {
     fn redial(&self) -> Pin<Box<dyn Future<Output = Result<Stream, WireError>> + Send + '_>> {
         Box::pin(async {
-            let opened = self.route.reopen(&self.machine).await.map_err(|error| error.to_wire())?;
+            let opened = self.route.reopen_session(&self.machine).await.map_err(|error| error.to_wire())?;
             Ok(opened.stream)
         })
     }

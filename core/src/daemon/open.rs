@@ -46,7 +46,7 @@ pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io:
     };
     let path = opened.as_ref().map_or_else(PathView::here, |(_, path)| path.clone());
     stream.write_all(&Line::text(ApiReply::Opened(found.view(path)))?).await?;
-    let carried = Carried { socket: stream, leftover, pid };
+    let carried = Carried { socket: stream, leftover, pid, returns: request.returns };
     match opened {
         Some((opened, _)) => node.carry(&found, opened, carried),
         None => node.serve_own_socket(&found.member, carried),

@@ -24,6 +24,8 @@ pub(crate) struct Carried {
     pub(crate) leftover: BytesMut,
     /// The process at its other end, where the system says.
     pub(crate) pid: Option<i32>,
+    /// Whether it comes back by itself when the stream ends: a stop does not wait for it.
+    pub(crate) returns: bool,
 }
 
 /// The streams that are carried now.
@@ -38,7 +40,12 @@ pub(crate) struct CarriedStreams {
 #[derive(Default)]
 struct Entries {
     next: u64,
-    open: BTreeMap<u64, CarriedView>,
+    open: BTreeMap<u64, Open>,
+}
+
+struct Open {
+    view: CarriedView,
+    returns: bool,
 }
 
 /// A stream that is carried. Dropping it says that it is over.
@@ -48,27 +55,37 @@ struct Entry {
 }
 
 impl CarriedStreams {
-    fn enter(self: &Arc<Self>, view: CarriedView) -> Entry {
+    fn enter(self: &Arc<Self>, view: CarriedView, returns: bool) -> Entry {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let number = entries.next;
         entries.next += 1;
-        entries.open.insert(number, view);
+        entries.open.insert(number, Open { view, returns });
         Entry { streams: Arc::clone(self), number }
     }
 
     /// All of them, oldest first.
     pub(super) fn list(&self) -> Vec<CarriedView> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.values().cloned().collect()
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.open.values().map(|open| open.view.clone()).collect()
+    }
+
+    /// Waits until there is none but those that come back by themselves, at most so long.
+    pub(super) async fn finished(&self, at_most: Duration) {
+        self.settle(at_most, |entries| entries.open.values().all(|open| open.returns)).await;
     }
 
     /// Waits until there is none, at most so long.
-    pub(super) async fn idle(&self, at_most: Duration) {
+    pub(super) async fn gone(&self, at_most: Duration) {
+        self.settle(at_most, |entries| entries.open.is_empty()).await;
+    }
+
+    async fn settle(&self, at_most: Duration, done: impl Fn(&Entries) -> bool) {
         let settled = async {
             loop {
                 let mut changed = std::pin::pin!(self.changed.notified());
                 // From here on no change is missed.
                 changed.as_mut().enable();
-                if self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.is_empty() {
+                if done(&self.entries.lock().unwrap_or_else(PoisonError::into_inner)) {
                     return;
                 }
                 changed.await;
@@ -94,15 +111,16 @@ impl Drop for Entry {
 impl Node {
     /// Carries a fresh stream to a machine for the process on a socket, until either is done with it.
     pub(crate) fn carry(&self, found: &Found, stream: Stream, carried: Carried) {
-        let Carried { socket, leftover, pid } = carried;
+        let Carried { socket, leftover, pid, returns } = carried;
         let member = &found.member;
-        let entry = self.inner.carried.enter(CarriedView {
+        let view = CarriedView {
             cluster: member.alias().clone(),
             peer: found.target.id52,
             name: found.target.name.clone(),
             pid: pid.and_then(|pid| u32::try_from(pid).ok()),
             since: self.now(),
-        });
+        };
+        let entry = self.inner.carried.enter(view, returns);
         let (scope, end) = (member.scope.clone(), self.inner.carried.end.clone());
         let (alias, peer) = (member.alias().clone(), found.target.id52);
         member.scope.spawn("carried", async move {

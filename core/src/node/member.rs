@@ -39,6 +39,8 @@ pub struct Member {
     next_connection: AtomicU64,
     /// Cancelled when no request is taken any more.
     closing: CancellationToken,
+    /// Cancelled when those that would stay for ever have to leave.
+    letting_go: CancellationToken,
 }
 
 /// A member's way to its peers.
@@ -104,6 +106,7 @@ impl Member {
             resumables: Resumables::default(),
             next_connection: AtomicU64::new(0),
             closing: CancellationToken::new(),
+            letting_go: CancellationToken::new(),
         }
     }
 
@@ -141,10 +144,15 @@ impl Member {
         !self.closing.is_cancelled()
     }
 
-    /// Resolves when no request is taken any more. Cancel safe.
+    /// Lets go of those that would stay for ever: clients of sessions. They come back to the next daemon.
+    pub(super) fn let_go(&self) {
+        self.letting_go.cancel();
+    }
+
+    /// Resolves when nobody may stay any more. Cancel safe.
     #[cfg(all(feature = "host", unix))]
-    pub(super) async fn stopping(&self) {
-        self.closing.cancelled().await;
+    pub(super) async fn lets_go(&self) {
+        self.letting_go.cancelled().await;
     }
 
     /// Notes a connection that a peer opened. Dropping the result forgets it.
@@ -166,6 +174,7 @@ impl Member {
 
     pub(super) async fn close(&self) {
         self.closing.cancel();
+        self.letting_go.cancel();
         self.scope.stop();
         let listeners = std::mem::take(&mut *self.invites.lock().unwrap_or_else(PoisonError::into_inner));
         for listener in listeners.into_values() {

@@ -162,7 +162,7 @@ impl Node {
     }
 
     /// Stops taking requests and waits at most `at_most` for those that run, and for the streams that are carried for
-    /// others.
+    /// others. Clients of sessions are not waited for, and served meanwhile: they come back to the next daemon.
     ///
     /// # Cancel safety
     /// Cancel safe: no request is taken any more, and [`Node::close`] does the rest.
@@ -171,21 +171,24 @@ impl Node {
             member.stop_accepting();
         }
         #[cfg(all(feature = "daemon", unix))]
-        tokio::join!(self.inner.work.idle(at_most), self.inner.carried.idle(at_most));
+        tokio::join!(self.inner.work.finished(at_most), self.inner.carried.finished(at_most));
         #[cfg(not(all(feature = "daemon", unix)))]
-        self.inner.work.idle(at_most).await;
+        self.inner.work.finished(at_most).await;
     }
 
     /// Stops taking requests, waits at most `drain` for those that run, ends the rest, and closes the network.
     pub async fn close(&self, drain: Duration) {
         self.finish(drain).await;
         let members: Vec<_> = self.members().into_values().collect();
+        for member in &members {
+            member.let_go();
+        }
         self.inner.scope.stop();
         #[cfg(all(feature = "daemon", unix))]
         {
             // Before the network goes: so they are told why.
             self.inner.carried.end();
-            self.inner.carried.idle(crate::timeouts::LAST_WORD).await;
+            self.inner.carried.gone(crate::timeouts::LAST_WORD).await;
         }
         // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {

@@ -199,7 +199,7 @@ impl Node {
     /// When the address does not resolve, the machine cannot be reached, or it refuses.
     pub async fn run(&self, request: RunRequest) -> Result<RunningCommand, NodeError> {
         let RunRequest { words, single_word, env } = request;
-        let found = self.find(&OpenRequest { words, single_word, connect_timeout: None }).await?;
+        let found = self.find(&OpenRequest { words, single_word, ..OpenRequest::default() }).await?;
         let exec = ExecRequest { argv: found.argv.clone(), env, resume: None };
         if exec.argv.is_empty() {
             return Err(ClusterError::NoProgram { machine: found.name() }.into());

@@ -85,8 +85,15 @@ impl Node {
         let heard = member.is_accepting() || cluster::is_manager(&member.loaded(), &peer);
         let enter = |room| self.inner.work.enter(&member.loaded(), peer, room).map(|ticket| (ticket, room));
         let entered = heard.then(|| enter(Room::ForAnything)).flatten();
-        // Whoever has all that it may have open, and lost its connection, must be able to go on with it.
-        let resumes = || member.resumables.has(&peer).then(|| enter(Room::ForResuming)).flatten();
+        // Whoever has all that it may have open, and lost its connection, must be able to go on with it. So must the client
+        // of a session while the last commands run on.
+        let may_go_on = || {
+            let resumes = member.resumables.has(&peer);
+            #[cfg(all(feature = "host", unix))]
+            let resumes = resumes || !member.is_accepting() && self.has_sessions(member, &peer);
+            resumes
+        };
+        let resumes = || may_go_on().then(|| enter(Room::ForResuming)).flatten();
         let Some((ticket, room)) = entered.or_else(resumes) else {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
             turn_away(stream, stream_code::BUSY);
@@ -146,6 +153,10 @@ impl Node {
                 member.resumables.resume(&peer, &resume.token, stream, &resume.lanes)?;
                 tracing::info!(cluster = %member.alias(), %peer, "a request goes on over another connection");
                 Ok(())
+            }
+            #[cfg(all(feature = "host", unix))]
+            Request::AttachSession(request) if !member.is_accepting() => {
+                self.serve_attach_session(member, asker, stream, request, ticket).await
             }
             _ if room == Room::ForResuming => {
                 tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");

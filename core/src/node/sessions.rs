@@ -13,8 +13,8 @@ use super::{Member, Node};
 use crate::cluster::{self, LoadedCluster, RunDenied};
 use crate::p2p::{Stream, stream_code};
 use crate::terminal::{
-    self, Audience, EndReason, SessionAsk, SessionEffect, SessionGrant, SessionJob, SessionOutcome,
-    SessionRecord, Sessions,
+    self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionGrant, SessionJob,
+    SessionOutcome, SessionRecord, Sessions,
 };
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
@@ -204,7 +204,8 @@ impl Node {
                 answer(stream.sender, &Notice::Opened { session: record.session }).await
             }
             Started::Attached(record, connection) => {
-                self.attend(member, peer, &record, stream, *connection, &ticket).await;
+                let attending = if request.confirms { Attending::WillSay } else { Attending::Knows };
+                self.attend(member, peer, &record, stream, (*connection, attending), &ticket).await;
                 Ok(())
             }
         }
@@ -230,6 +231,7 @@ impl Node {
             window: request.window,
             idle: self.device().limits.idle_session,
             audience: if request.client.is_some() { Audience::Expected } else { Audience::None },
+            opener: self.opener(request),
         };
         let record = sessions.start(job).await.map_err(|error| {
             tracing::info!(cluster = %member.alias(), %peer, %error, "a session could not be started");
@@ -261,6 +263,12 @@ impl Node {
         }
     }
 
+    /// The client that has to say that it knows of its session, if it does say that.
+    fn opener(&self, request: &OpenSession) -> Option<Opener> {
+        let client = request.client.clone().filter(|_| request.confirms)?;
+        Some(Opener { client, kept: self.device().limits.resume })
+    }
+
     /// Lets a peer attach to a session of its own, if it may still do what the session does.
     pub(super) async fn serve_attach_session(
         &self,
@@ -271,7 +279,7 @@ impl Node {
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
-        if self.has_no_room(member, &peer) {
+        if self.is_crowded(member, &peer) {
             stream.sender.reset(stream_code::BUSY);
             return Ok(());
         }
@@ -290,7 +298,7 @@ impl Node {
             Ok((record, connection)) => {
                 let (alias, session, mode) = (member.alias(), &record.session, request.mode);
                 tracing::info!(cluster = %alias, %peer, %session, ?mode, "a client attaches to a session");
-                self.attend(member, peer, &record, stream, connection, &ticket).await;
+                self.attend(member, peer, &record, stream, (connection, Attending::Knows), &ticket).await;
             }
             Err(refused) => refuse(stream, refused).await,
         }
@@ -305,13 +313,14 @@ impl Node {
         peer: Id52,
         record: &SessionRecord,
         stream: Stream,
-        connection: terminal::HostConnection,
+        (connection, attending): (terminal::HostConnection, Attending),
         ticket: &Ticket,
     ) {
         let (alias, session) = (member.alias(), &record.session);
+        ticket.returns();
         let outcome = tokio::select! {
-            outcome = terminal::serve(connection, stream, ticket.revoked.clone()) => outcome,
-            () = member.stopping() => return,
+            outcome = terminal::serve(connection, stream, attending, ticket.revoked.clone()) => outcome,
+            () = member.lets_go() => return,
         };
         let command = word_of(&record.ask);
         match outcome {
@@ -324,6 +333,14 @@ impl Node {
             }
             SessionOutcome::CallerLost => {
                 tracing::info!(cluster = %alias, %peer, %session, "a session goes on: its client is gone");
+            }
+            SessionOutcome::Abandoned => {
+                tracing::info!(cluster = %alias, %peer, %session, "a session ends: its client gave up while it was opened");
+                if let Some(sessions) = self.inner.sessions.get()
+                    && let Err(error) = sessions.end(record, EndReason::Asked).await
+                {
+                    tracing::error!(%session, %error, "a session that nobody knows of could not be ended");
+                }
             }
             SessionOutcome::Revoked => {
                 tracing::warn!(cluster = %alias, %peer, %session, "a session was ended: its right was taken away");
@@ -390,7 +407,18 @@ impl Node {
 
     /// What a manager may have beyond the limits, and while this device stops, is for its configs.
     fn has_no_room(&self, member: &Member, peer: &Id52) -> bool {
-        !member.is_accepting() || cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
+        !member.is_accepting() || self.is_crowded(member, peer)
+    }
+
+    /// The same for one that goes on with what it has here.
+    fn is_crowded(&self, member: &Member, peer: &Id52) -> bool {
+        cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
+    }
+
+    /// Whether a peer has sessions here that it may come back to.
+    pub(super) fn has_sessions(&self, member: &Member, peer: &Id52) -> bool {
+        let records = self.inner.sessions.get().map(Sessions::records).unwrap_or_default();
+        records.iter().any(|record| record.owner == *peer && record.cluster == *member.alias())
     }
 
     fn hosted_sessions(&self) -> Result<&Sessions, WireError> {

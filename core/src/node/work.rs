@@ -50,6 +50,8 @@ struct Entry {
     peer: Id52,
     revoked: CancellationToken,
     allowed: Option<StillAllowed>,
+    /// Whether its caller comes back by itself when it ends: a stop does not wait for it.
+    returns: bool,
 }
 
 /// An open request. Dropping it says that it is over.
@@ -98,7 +100,13 @@ impl OpenWork {
         let number = entries.next;
         entries.next += 1;
         let revoked = CancellationToken::new();
-        let entry = Entry { cluster: loaded.alias.clone(), peer, revoked: revoked.clone(), allowed: None };
+        let entry = Entry {
+            cluster: loaded.alias.clone(),
+            peer,
+            revoked: revoked.clone(),
+            allowed: None,
+            returns: false,
+        };
         entries.open.insert(number, entry);
         entries.by_peer.insert(peer, of_peer + 1);
         Some(Ticket {
@@ -142,9 +150,9 @@ impl OpenWork {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).open.len()
     }
 
-    /// Waits until nothing is open, at most so long.
-    pub(crate) async fn idle(&self, at_most: Duration) {
-        self.settle(at_most, |entries| entries.open.is_empty()).await;
+    /// Waits until nothing is open but what comes back by itself, at most so long.
+    pub(crate) async fn finished(&self, at_most: Duration) {
+        self.settle(at_most, |entries| entries.open.values().all(|entry| entry.returns)).await;
     }
 
     /// Waits until nothing of a peer is open, at most so long.
@@ -179,6 +187,16 @@ impl Ticket {
         if let Some(entry) = entries.open.get_mut(&self.number) {
             entry.allowed = Some(allowed);
         }
+    }
+
+    /// Says that the caller comes back by itself when the request ends: a stop does not wait for it.
+    pub(crate) fn returns(&self) {
+        let mut entries = self.work.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.open.get_mut(&self.number) {
+            entry.returns = true;
+        }
+        drop(entries);
+        self.work.changed.notify_waiters();
     }
 }
 

@@ -236,6 +236,17 @@ impl HostWriter {
         self.say(&ToHost::Resize { window }).await
     }
 
+    /// Says that the client that opened the session knows of it: it comes back if it is lost.
+    ///
+    /// # Errors
+    /// When the session's process has gone.
+    ///
+    /// # Cancel safety
+    /// It is told with what is written next.
+    pub async fn confirm(&mut self) -> io::Result<()> {
+        self.say(&ToHost::Confirm {}).await
+    }
+
     /// Leaves; the session answers [`HostEvent::Detached`] behind the last bytes.
     ///
     /// # Errors

@@ -146,7 +146,11 @@ fn start(order: &HostJob, lock: File, daemon: u32, umask: Mode) -> Result<(Runni
         user: user.clone(),
         program: Executable::Named,
     };
-    let session = Session::new(order.session.clone(), order.argv.clone(), user.name.clone(), order.window);
+    let mut session =
+        Session::new(order.session.clone(), order.argv.clone(), user.name.clone(), order.window);
+    if let Some(opener) = &order.opener {
+        session.expect(opener.clone());
+    }
     let login = if order.effect.argv.is_some() { Login::Program } else { Login::Shell };
     // The program's copy of this process has it; nothing else happens meanwhile.
     stat::umask(umask);

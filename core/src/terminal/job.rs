@@ -7,7 +7,7 @@ use malai_model::acl::{Authorized, Run, Shell};
 use malai_model::config::UserName;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName};
-use malai_model::wire::{SessionId, WindowSize};
+use malai_model::wire::{ResumeToken, SessionId, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use super::record::{SessionAsk, SessionEffect};
@@ -38,6 +38,18 @@ pub struct SessionJob {
     pub idle: Option<Duration>,
     /// Whether a client is about to attach: then its program's first words wait a moment for it.
     pub audience: Audience,
+    /// The client that is about to, if it says when it knows of the session.
+    pub opener: Option<Opener>,
+}
+
+/// A client that says when it knows that it is attached to the session that it opened. If it goes before, the session
+/// ends: nobody else knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opener {
+    /// Its place at the session.
+    pub client: ResumeToken,
+    /// How long it may come back after its connection was lost.
+    pub kept: Duration,
 }
 
 /// Whether somebody will look at a session at once.
@@ -118,6 +130,8 @@ pub(super) struct HostJob {
     pub(super) idle_ms: Option<u64>,
     /// Whether a client is about to attach.
     pub(super) audience: Audience,
+    /// The client that is about to, if it says when it knows of the session.
+    pub(super) opener: Option<Opener>,
 }
 
 /// What the session's process answers, once.

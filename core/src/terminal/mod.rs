@@ -21,6 +21,8 @@ mod job;
 #[cfg(all(feature = "host", unix))]
 mod life;
 #[cfg(all(feature = "host", unix))]
+mod opening;
+#[cfg(all(feature = "host", unix))]
 mod outbox;
 #[cfg(all(feature = "host", unix))]
 mod protocol;
@@ -52,7 +54,7 @@ pub use error::{SessionError, UnknownSession};
 #[cfg(all(feature = "host", unix))]
 pub use host::{Begun, SESSION_PROGRAM, SessionHost};
 #[cfg(all(feature = "host", unix))]
-pub use job::{Audience, SessionGrant, SessionJob};
+pub use job::{Audience, Opener, SessionGrant, SessionJob};
 #[cfg(all(feature = "host", unix))]
 pub use protocol::EndReason;
 #[cfg(all(feature = "host", unix))]
@@ -62,4 +64,4 @@ pub use registry::Sessions;
 #[cfg(all(feature = "host", unix))]
 pub use screen::{History, Screen};
 #[cfg(all(feature = "host", unix))]
-pub use target::{SessionOutcome, serve};
+pub use target::{Attending, SessionOutcome, serve};

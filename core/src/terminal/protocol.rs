@@ -75,6 +75,8 @@ pub(super) enum ToHost {
         /// Which.
         window: WindowSize,
     },
+    /// The client that opened the session knows that it is attached.
+    Confirm {},
     /// The client leaves. Answered by [`FromHost::Detached`].
     Detach {},
     /// The client knows how the program ended: nobody else has to be told.
@@ -241,6 +243,7 @@ mod tests {
             ToHost::Info {},
             ToHost::Attach(attach),
             ToHost::Resize { window: WindowSize::default() },
+            ToHost::Confirm {},
             ToHost::Detach {},
             ToHost::Seen {},
             ToHost::End { reason: EndReason::Revoked },

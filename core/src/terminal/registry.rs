@@ -193,6 +193,7 @@ impl Sessions {
             window: job.window,
             idle_ms: job.idle.and_then(|idle| u64::try_from(idle.as_millis()).ok()),
             audience: job.audience,
+            opener: job.opener.clone(),
         };
         let talk = async {
             stdin.write_all(&serde_json::to_vec(&order)?).await?;

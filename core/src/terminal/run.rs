@@ -222,7 +222,8 @@ impl Running {
         let linger = self.session.lingers_until(self.patience.linger).filter(|_| self.asked_end.is_empty());
         let drained = self.drained_at.filter(|_| self.wants_read());
         let rest = (!self.rests).then(|| self.session.idle_since + REST);
-        let times = [idle, linger, drained, rest, self.read_after, self.audience_until];
+        let claimed = self.session.claimed_until();
+        let times = [idle, linger, drained, rest, claimed, self.read_after, self.audience_until];
         times.into_iter().flatten().fold(self.look_at, Instant::min)
     }
 
@@ -251,6 +252,13 @@ impl Running {
                     tracing::warn!("the directory of this session is gone: it ends");
                     self.hang_up(EndReason::Other);
                 }
+            }
+        }
+        if is_due(self.session.claimed_until()) {
+            self.session.is_unclaimed();
+            if self.session.ended().is_none() && self.ending.is_none() {
+                tracing::warn!("who opened this session has gone without knowing of it: it ends");
+                self.hang_up(EndReason::Other);
             }
         }
         if self.session.ended().is_some() {
@@ -361,6 +369,7 @@ impl Running {
             }
             Event::Asked(_, ToHost::End { reason }, outbox) => self.asked_to_end(reason, Some(outbox)),
             Event::Asked(_, _, outbox) => outbox.close(),
+            Event::Said(id, ToHost::Confirm {}) => self.session.confirmed(id),
             Event::Said(id, ToHost::Resize { window }) => {
                 let resized = self.session.resize(id, window);
                 self.resize(resized);

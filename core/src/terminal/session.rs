@@ -12,6 +12,8 @@ use malai_model::wire::{
 };
 use tokio::time::Instant;
 
+use super::job::Opener;
+use super::opening::Opening;
 use super::outbox::Outbox;
 use super::protocol::{EndReason, FromHost, INPUT_WINDOW};
 use super::recent::Recent;
@@ -70,6 +72,8 @@ pub(super) struct Session {
     control_lost: Option<Instant>,
     /// It is being ended: nobody is waited for.
     hurries: bool,
+    /// As long as it is not known whether anybody knows of the session.
+    opening: Option<Opening>,
 }
 
 #[derive(Debug)]
@@ -117,7 +121,29 @@ impl Session {
             seen: false,
             control_lost: None,
             hurries: false,
+            opening: None,
         }
+    }
+
+    /// A client is about to attach that says when it knows that it is.
+    pub(super) fn expect(&mut self, opener: Opener) {
+        self.opening = Some(Opening::new(opener));
+    }
+
+    /// A client knows that it is attached: it says so, or does what it does only then.
+    pub(super) fn confirmed(&mut self, id: ClientId) {
+        self.opening = self.opening.take().filter(|opening| !opening.is_by(id));
+    }
+
+    /// Until when somebody has to come, if it is not known whether anybody knows of the session.
+    pub(super) fn claimed_until(&self) -> Option<Instant> {
+        self.opening.as_ref().filter(|_| self.is_alone()).map(Opening::until)
+    }
+
+    /// Nobody came.
+    pub(super) fn is_unclaimed(&mut self) {
+        self.opening = None;
+        self.saw_end();
     }
 
     fn client(&mut self, id: ClientId) -> Option<&mut Client> {
@@ -238,6 +264,8 @@ impl Session {
             return None;
         }
         self.touch();
+        // Whoever comes but the one that opened it, or for the second time, knows what it is called.
+        self.opening = self.opening.take().and_then(|opening| opening.attached(id, &request.client));
         let mut resized = None;
         if request.mode == AttachMode::Control {
             self.take_over();
@@ -307,6 +335,7 @@ impl Session {
 
     /// A client typed. What one that only looks on types is dropped.
     pub(super) fn typed(&mut self, id: ClientId, bytes: Bytes) -> Result<(), Misbehaved> {
+        self.confirmed(id);
         let ended = self.ended.is_some();
         let length = bytes.len() as u64;
         let Some(client) = self.client(id) else { return Ok(()) };
@@ -371,6 +400,7 @@ impl Session {
     /// The window of a client has another size. That of one that looks on does not count. Returns the size that the
     /// terminal gets.
     pub(super) fn resize(&mut self, id: ClientId, window: WindowSize) -> Option<WindowSize> {
+        self.confirmed(id);
         if self.client(id)?.mode == AttachMode::Watch {
             return None;
         }
@@ -381,6 +411,7 @@ impl Session {
 
     /// A client asks to leave.
     pub(super) fn detach(&mut self, id: ClientId) {
+        self.confirmed(id);
         if let Some(client) = self.remove(id) {
             client.outbox.say(&FromHost::Detached { reason: DetachReason::Asked });
             client.outbox.close();
@@ -392,6 +423,9 @@ impl Session {
         if let Some(client) = self.remove(id) {
             if client.mode == AttachMode::Control {
                 self.control_lost = Some(Instant::now());
+            }
+            if let Some(opening) = &mut self.opening {
+                opening.gone(id);
             }
             client.outbox.clear();
             client.outbox.close();

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{HostConnection, HostEvent, HostReader, HostWriter};
 use super::error::SessionError;
 use super::protocol::EndReason;
-use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender, stream_code};
 use crate::timeouts;
 
 /// How a client's time at a session ended.
@@ -19,17 +19,34 @@ pub enum SessionOutcome {
     Detached(DetachReason),
     /// The client was lost; the session goes on.
     CallerLost,
+    /// The client that opened the session gave up before it knew that it was attached: the session is to end, for nobody
+    /// knows of it.
+    Abandoned,
     /// The right was taken away, and the session was ended.
     Revoked,
     /// The session failed, or malai ended it otherwise; the client has been told.
     Failed(SessionError),
 }
 
+/// Whether a client knows that it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attending {
+    /// It has known the session before, or does not say when it does.
+    Knows,
+    /// It opened the session, and says when it knows: whatever it says is said then.
+    WillSay,
+}
+
 /// Joins an attached client to its session until one of them has gone.
 ///
 /// `revoked` ends the session: the right to it was taken away. When the peer is lost the session learns at once, and goes
-/// on without it.
-pub async fn serve(connection: HostConnection, stream: Stream, revoked: CancellationToken) -> SessionOutcome {
+/// on without it; one that gave up before it knew of the session is told apart from one whose connection was lost.
+pub async fn serve(
+    connection: HostConnection,
+    stream: Stream,
+    mut attending: Attending,
+    revoked: CancellationToken,
+) -> SessionOutcome {
     let Stream { sender, mut receiver } = stream;
     let attached = connection.attached().clone();
     let (mut reader, mut writer) = connection.split();
@@ -39,7 +56,7 @@ pub async fn serve(connection: HostConnection, stream: Stream, revoked: Cancella
             tokio::select! {
                 biased;
                 last = copy_output(&mut reader, &sender) => last,
-                lost = copy_input(&mut receiver, &mut writer) => Err(lost),
+                lost = copy_input(&mut receiver, &mut writer, &mut attending) => Err(lost),
             }
         };
         tokio::select! {
@@ -61,8 +78,12 @@ pub async fn serve(connection: HostConnection, stream: Stream, revoked: Cancella
             SessionOutcome::Revoked
         }
         Some(Err(lost)) => {
-            tracing::debug!(error = %lost, "a session's client is gone");
-            SessionOutcome::CallerLost
+            tracing::debug!(error = %lost, ?attending, "a session's client is gone");
+            if attending == Attending::WillSay && gave_up(&lost, &sender) {
+                SessionOutcome::Abandoned
+            } else {
+                SessionOutcome::CallerLost
+            }
         }
         Some(Ok(Last::Ended(end))) => {
             if last_word(sender, &Notice::Ended(end)).await
@@ -104,14 +125,27 @@ async fn copy_output(reader: &mut HostReader, sender: &StreamSender) -> Result<L
     }
 }
 
+/// Whether a client that is gone went because it wanted to: else it may come back over another connection.
+fn gave_up(lost: &P2pError, sender: &StreamSender) -> bool {
+    match lost {
+        P2pError::StreamReset { code } => *code != stream_code::MOVED,
+        _ => !sender.is_lost(),
+    }
+}
+
 /// Carries what the client types and says to the session, until the client is lost.
-async fn copy_input(receiver: &mut StreamReceiver, writer: &mut HostWriter) -> P2pError {
+async fn copy_input(
+    receiver: &mut StreamReceiver,
+    writer: &mut HostWriter,
+    attending: &mut Attending,
+) -> P2pError {
     let mut waiting = Bytes::new();
     loop {
         let said = if waiting.is_empty() {
             match receiver.next().await {
                 Ok(Some(Incoming::Data(Channel::Main, bytes))) => {
                     waiting = bytes;
+                    *attending = Attending::Knows;
                     continue;
                 }
                 Ok(Some(Incoming::Data(..) | Incoming::End(_))) => continue,
@@ -142,7 +176,9 @@ async fn copy_input(receiver: &mut StreamReceiver, writer: &mut HostWriter) -> P
                 }
             }
         };
+        *attending = Attending::Knows;
         let told = match said {
+            Notice::Confirm {} => writer.confirm().await,
             Notice::Resize { window } => writer.resize(window).await,
             Notice::Detach {} => writer.detach().await,
             _ => Ok(()),

@@ -141,6 +141,8 @@ pub enum Notice {
         /// Which.
         window: WindowSize,
     },
+    /// I know that I am attached, and come back if I am lost. Opener to target, once, if its request said that it would.
+    Confirm {},
     /// Leave me, and go on. Opener to target; answered by [`Notice::Detached`].
     Detach {},
     /// The caller is no longer attached; the session goes on.

@@ -134,6 +134,10 @@ pub struct OpenSession {
     /// The caller's place at the session; absent: it does not attach, the session runs by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ResumeToken>,
+    /// Whether the caller says [`Notice::Confirm`](super::Notice::Confirm) when it knows that it is attached: then a
+    /// session whose caller goes before that ends. A caller that does not say it may leave one behind.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirms: bool,
 }
 
 /// Attaches to a session of one's own.

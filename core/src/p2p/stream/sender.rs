@@ -250,6 +250,11 @@ impl StreamSender {
         self.shared.connection().path()
     }
 
+    /// Says whether what the stream travels on ended without anybody wanting it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.shared.connection().is_lost()
+    }
+
     /// Returns how many bytes were accepted on a channel since the stream began.
     pub fn sent_offset(&self, channel: Channel) -> u64 {
         lock(&self.shared.out).accepted(channel.lane())

@@ -25,6 +25,8 @@ pub(super) struct Driver {
     pub(super) client: ResumeToken,
     pub(super) mode: AttachMode,
     pub(super) shown: Shown,
+    /// Whether the machine waits for word that this client knows of the session.
+    pub(super) confirms: bool,
 }
 
 /// How a connection ended.
@@ -43,6 +45,10 @@ impl Driver {
     /// Runs until it is over for this client. `first` is attached already.
     pub(super) async fn run(mut self, first: Stream) {
         let mut stream = first;
+        if self.confirms {
+            // Before anything is shown or typed. If it does not arrive, coming back says as much.
+            _ = stream.sender.send_message(&Notice::Confirm {}).await;
+        }
         let last = loop {
             self.shared.set_link(Link::Attached { since: Instant::now(), path: stream.path() });
             let over = talk(&self.shared, &mut self.shown, self.mode, stream).await;

@@ -124,12 +124,23 @@ pub enum Link {
     },
 }
 
+/// What a client is at its session.
+struct Place {
+    client: ResumeToken,
+    mode: AttachMode,
+    window: WindowSize,
+    /// It opened the session: the machine waits for word that it knows of it.
+    is_new: bool,
+}
+
 impl SessionClient {
     /// Starts a session on a fresh stream and attaches to it. `scope` owns the client's task.
     ///
     /// # Errors
-    /// What the machine refused it for, or what the connection failed with: then no session runs, unless the connection
-    /// was lost just then.
+    /// What the machine refused it for, or what the connection failed with: then no session runs, or it ends.
+    ///
+    /// # Cancel safety
+    /// As with an error.
     pub async fn open(
         stream: Stream,
         mut request: OpenSession,
@@ -138,9 +149,11 @@ impl SessionClient {
     ) -> Result<Self, AttachError> {
         let client = new_resume_token()?;
         request.client = Some(client.clone());
+        request.confirms = true;
         let window = request.window;
         let (stream, attached) = driver::attach(stream, &Request::OpenSession(request)).await?;
-        Ok(Self::start(stream, &attached, (client, AttachMode::Control, window), redial, scope))
+        let place = Place { client, mode: AttachMode::Control, window, is_new: true };
+        Ok(Self::start(stream, &attached, place, redial, scope))
     }
 
     /// Attaches to a session of one's own; `session` absent: to the only one that nobody is attached to.
@@ -158,20 +171,22 @@ impl SessionClient {
         let client = new_resume_token()?;
         let request = AttachSession { session, mode, client: client.clone(), window, received: None };
         let (stream, attached) = driver::attach(stream, &Request::AttachSession(request)).await?;
-        Ok(Self::start(stream, &attached, (client, mode, window), redial, scope))
+        let place = Place { client, mode, window, is_new: false };
+        Ok(Self::start(stream, &attached, place, redial, scope))
     }
 
     fn start(
         stream: Stream,
         attached: &Attached,
-        (client, mode, window): (ResumeToken, AttachMode, WindowSize),
+        place: Place,
         redial: Arc<dyn Redial>,
         scope: &Scope,
     ) -> Self {
+        let Place { client, mode, window, is_new } = place;
         let mut shown = Shown::default();
         shown.attach(attached, None);
         let shared = Shared::new(attached.session.clone(), window, shown.received());
-        let driver = Driver { shared: Arc::clone(&shared), redial, client, mode, shown };
+        let driver = Driver { shared: Arc::clone(&shared), redial, client, mode, shown, confirms: is_new };
         let over = Arc::clone(&shared);
         scope.spawn("session", async move {
             // However the task ends, whoever waits hears of it.
@@ -187,11 +202,14 @@ impl SessionClient {
 
     /// Starts a session on a fresh stream without attaching to it.
     ///
+    /// It runs on also if its answer does not arrive: what was meant to run by itself is not stopped halfway.
+    ///
     /// # Errors
-    /// What the machine refused it for, or what the connection failed with.
+    /// What the machine refused it for, or what the connection failed with; [`AttachError::MayRun`] when no answer came.
     pub async fn start_detached(stream: Stream, mut request: OpenSession) -> Result<SessionId, AttachError> {
         request.client = None;
-        match driver::ask_once(stream, &Request::OpenSession(request), timeouts::REPLY).await? {
+        let asked = driver::ask_once(stream, &Request::OpenSession(request), timeouts::REPLY).await;
+        match asked.map_err(AttachError::of_start)? {
             (_, _, Notice::Opened { session }) => Ok(session),
             _ => Err(AttachError::OutOfTurn("not which session it started")),
         }

@@ -75,17 +75,26 @@ impl Machine {
         let first = self.way.open();
         let mut theirs = self.stream().await;
         let scope = self.scope.clone();
-        let request =
-            OpenSession { argv: None, env: Default::default(), window: WindowSize::default(), client: None };
+        let request = OpenSession {
+            argv: None,
+            env: Default::default(),
+            window: WindowSize::default(),
+            client: None,
+            confirms: false,
+        };
         let (opened, token) = tokio::join!(SessionClient::open(first, request, way, &scope), async {
             let asked = within(theirs.receiver.message::<Request>()).await.expect("reads");
-            let Some(Request::OpenSession(OpenSession { client: Some(client), .. })) = asked else {
+            let Some(Request::OpenSession(OpenSession { client: Some(client), confirms: true, .. })) = asked
+            else {
                 panic!("{asked:?}");
             };
             attached(&theirs, 0, 0, 0).await;
             client
         });
-        (opened.expect("opens"), theirs, token)
+        let client = opened.expect("opens");
+        let confirmed = within(theirs.receiver.message::<Notice>()).await.expect("reads");
+        assert_eq!(confirmed, Some(Notice::Confirm {}));
+        (client, theirs, token)
     }
 
     /// Takes the next attempt to attach.
@@ -338,4 +347,36 @@ async fn whoever_looks_on_types_nothing() {
     // The first thing that comes is not what was typed.
     let incoming = within(theirs.receiver.next()).await.expect("reads");
     assert!(matches!(incoming, Some(crate::p2p::Incoming::Message(_))), "{incoming:?}");
+}
+
+#[tokio::test]
+async fn whoever_starts_one_by_itself_and_hears_nothing_is_told_that_it_may_run() {
+    for (answer, may_run) in [(None, true), (Some(ErrorCode::AclDenied), false)] {
+        let mut machine = Machine::new();
+        let first = machine.way.open();
+        let mut theirs = machine.stream().await;
+        let request = OpenSession {
+            argv: None,
+            env: Default::default(),
+            window: WindowSize::default(),
+            client: None,
+            confirms: false,
+        };
+        let (started, ()) = tokio::join!(SessionClient::start_detached(first, request), async {
+            let asked = within(theirs.receiver.message::<Request>()).await.expect("reads");
+            assert!(
+                matches!(asked, Some(Request::OpenSession(OpenSession { client: None, .. }))),
+                "{asked:?}"
+            );
+            match answer {
+                Some(code) => {
+                    let told = Notice::Failed(failed(code));
+                    theirs.sender.finish_with(&told).await.expect("sends");
+                }
+                None => lose(theirs),
+            }
+        });
+        let error = started.expect_err("did not hear");
+        assert_eq!(matches!(error, AttachError::MayRun(_)), may_run, "{error}");
+    }
 }

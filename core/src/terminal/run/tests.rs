@@ -6,9 +6,10 @@ use crate::host::{Executable, LocalUser, Login, SpawnRequest, effective_uid};
 use crate::terminal::connection::{HostConnection, HostEvent, HostReader, HostWriter, ask_end, ask_info};
 use crate::terminal::protocol::{INPUT_WINDOW, data_head};
 use crate::terminal::screen::{History, Screen};
-use crate::terminal::{SessionError, socket};
+use crate::terminal::{Opener, SessionError, socket};
 use malai_model::wire::{Attached, SessionId};
 
+mod openings;
 mod rest_and_end;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -27,6 +28,10 @@ impl Rig {
     }
 
     fn start_with(script: &str, patience: Patience) -> Self {
+        Self::start_for(script, patience, None)
+    }
+
+    fn start_for(script: &str, patience: Patience, opener: Option<Opener>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let id = SessionId::from_random([7; 8]);
         let user = LocalUser::current().expect("a user");
@@ -40,7 +45,10 @@ impl Rig {
             user: user.clone(),
             program: Executable::Named,
         };
-        let session = Session::new(id.clone(), argv, user.name, WindowSize::default());
+        let mut session = Session::new(id.clone(), argv, user.name, WindowSize::default());
+        if let Some(opener) = opener {
+            session.expect(opener);
+        }
         let listener = socket::listen(dir.path()).expect("listens");
         let program = PtyProcess::spawn(&request, WindowSize::default(), Login::Program).expect("starts");
         let lock = crate::terminal::life::claim(dir.path()).expect("is free");

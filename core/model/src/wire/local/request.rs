@@ -74,6 +74,10 @@ pub struct OpenRequest {
     /// How long reaching the machine may take; absent: as long as whoever dials does by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
+    /// Whether whoever asks comes back by itself when the stream ends, as a session's client does: a daemon that stops
+    /// does not wait for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returns: bool,
 }
 
 /// Input of [`ApiRequest::CreateInvite`].
