@@ -10,6 +10,7 @@ mod copies;
 mod copy_streams;
 mod crashes;
 mod daemons;
+mod databases;
 mod drains;
 mod hostile;
 mod invites;
