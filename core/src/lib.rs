@@ -4,6 +4,7 @@
 //! makes no runtime of its own.
 
 pub mod api;
+pub mod audit;
 pub mod clock;
 pub mod cluster;
 #[cfg(all(feature = "daemon", unix))]

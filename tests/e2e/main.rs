@@ -2,6 +2,7 @@
 //!
 //! Each test makes a net of its own. For everything allowed there is something refused, by its code.
 
+mod audit;
 mod clusters;
 mod comfort;
 mod commands;

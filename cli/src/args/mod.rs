@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod audit;
 mod comfort;
 mod run;
 mod session;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
+pub(crate) use self::audit::{AuditCommand, ShowArgs as AuditShowArgs};
 pub(crate) use self::comfort::{CompleteWordsArgs, CompletionsArgs, ManArgs, PingArgs, Shell};
 pub(crate) use self::run::RunArgs;
 use self::session::{SESSIONS_HELP, SHELL_HELP};
@@ -119,6 +121,9 @@ pub(crate) enum Command {
     /// Find out what is wrong on this device, and what to do about it
     #[command(after_help = comfort::DOCTOR_HELP)]
     Doctor,
+    /// Show what was recorded on this device: commands, shells, denials, configs
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print what makes a shell complete malai's commands and your machines' names
     Completions(CompletionsArgs),
     /// Print malai's manual page

@@ -1,5 +1,6 @@
 //! A subcommand a file. Each parses nothing and decides nothing: it asks `malai_core::api` and shows the answer.
 
+mod audit;
 mod cluster;
 mod complete;
 mod cp;
@@ -85,6 +86,7 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
     }
     match command {
         Command::Daemon(args) => daemon::daemon(context, &args),
+        Command::Audit(command) => block_on(audit::audit(context, command)),
         Command::Doctor => block_on(doctor::run(context)),
         Command::Completions(args) => complete::completions(context, args.shell),
         Command::CompleteWords(args) => complete::complete_words(context, args),

@@ -1,5 +1,6 @@
 //! Data as lines for people. Text that a peer chose is escaped.
 
+mod audit;
 pub(crate) mod many;
 mod session;
 
@@ -11,6 +12,7 @@ use malai_core::api::{
 };
 use malai_core::model::text::escape_control;
 
+pub(crate) use self::audit::{check as audit_check, line as audit_line};
 pub(crate) use self::session::sessions;
 
 fn role(role: RoleView) -> &'static str {

@@ -161,6 +161,8 @@ codes! {
     CopyProtocol = "copy.protocol", Incompatible;
     /// Some of many targets failed.
     RunSomeFailed = "run.some_failed", Internal;
+    /// The audit log cannot be read, or not be written and the device requires it.
+    AuditFailed = "audit.failed", Storage;
     /// The home directory or a file in it cannot be read or written.
     HomeStorage = "home.storage", Storage;
     /// A key file or directory that others may read.

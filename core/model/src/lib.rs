@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod address;
 pub mod alias;
+pub mod audit;
 pub mod cluster;
 pub mod code;
 pub mod config;

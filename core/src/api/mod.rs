@@ -2,6 +2,7 @@
 //!
 //! Underneath is either a node in this process or the daemon's socket; the operations and their answers are the same.
 
+mod audit;
 mod client;
 #[cfg(unix)]
 mod copy;
@@ -15,6 +16,7 @@ mod sessions;
 mod socket;
 mod words;
 
+pub use audit::{AuditLine, AuditQuery, AuditRecords, NotATime, Since};
 pub use client::{Client, ClientOptions};
 #[cfg(unix)]
 pub use copy::{CopyPlace, CopyRequest, CopyStreams};
@@ -24,11 +26,12 @@ pub(crate) use handler::failed;
 pub use handler::handle;
 pub use malai_model::targets::SelectedMachine;
 pub use malai_model::wire::local::{
-    ApiReply, ApiRequest, AttachRequest, CarriedView, ClusterView, ConnectionView, CopyProblemView, CopyView,
-    CreateInviteRequest, DoctorView, FailedView, Finding, InfoView, InviteView, JoinClusterRequest, JoinVia,
-    JoinedView, ListenView, MachineSyncView, MachineView, ManyEnd, ManySummary, NewInviteView, OpenRequest,
-    OpenRules, OpenedView, PingView, Place, RescanView, RoleView, RunRequest, SCHEMA, ServiceView,
-    SessionRequest, SessionView, SessionsView, Severity, SingleWord, StatusView, SyncView, TargetOutcome,
+    ApiReply, ApiRequest, AttachRequest, AuditBreakView, AuditCheckView, CarriedView, ClusterView,
+    ConnectionView, CopyProblemView, CopyView, CreateInviteRequest, DoctorView, FailedView, Finding,
+    InfoView, InviteView, JoinClusterRequest, JoinVia, JoinedView, KnownRecord, ListenView, MachineSyncView,
+    MachineView, ManyEnd, ManySummary, NewInviteView, OpenRequest, OpenRules, OpenedView, PingView, Place,
+    RescanView, RoleView, RunRequest, SCHEMA, ServiceView, SessionRequest, SessionView, SessionsView,
+    Severity, SingleWord, StatusView, SyncView, TargetOutcome,
 };
 pub use many::{
     AfterFailure, LINE_LIMIT as OUTPUT_LINE_LIMIT, LinePart, ManyEvent, ManyOrder, ManyRequest, ManyRun,

@@ -8,7 +8,7 @@ use malai_model::acl::{
     Action, Authorized, Ceilings, Denied, DenyReason, Policy, Reach, Run, Shell, authorize_under,
 };
 use malai_model::address::MachineSelector;
-use malai_model::config::{ClusterConfig, MachineConfig};
+use malai_model::config::{ClusterConfig, MachineConfig, text_digest};
 use malai_model::diagnostic::Diagnostic;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
@@ -37,6 +37,8 @@ pub struct LoadedCluster {
     pub rules: Rules,
     /// What is odd about those rules.
     pub warnings: Vec<Diagnostic>,
+    /// SHA-256 of their text in hex; absent, if there are none.
+    pub digest: Option<String>,
     policy: Option<Policy>,
     admitted: HashSet<Id52>,
 }
@@ -95,7 +97,7 @@ impl LoadedCluster {
         let (config, warnings) = malai_model::config::compile(&file, &text)
             .into_result()
             .map_err(|problems| ClusterError::Config { file, problems })?;
-        Ok(Self::of_master(dir.alias.clone(), own_id, config, warnings))
+        Ok(Self::of_master(dir.alias.clone(), own_id, config, warnings, &text))
     }
 
     /// Makes the manager's view of a compiled config.
@@ -104,6 +106,7 @@ impl LoadedCluster {
         own_id: Id52,
         config: ClusterConfig,
         warnings: Vec<Diagnostic>,
+        text: &str,
     ) -> Self {
         let own_name = config.machine_of(&own_id).map(|(name, _)| name.clone());
         Self {
@@ -117,6 +120,7 @@ impl LoadedCluster {
             admitted: HashSet::new(),
             rules: Rules::Master { config: Arc::new(config) },
             warnings,
+            digest: Some(text_digest(text)),
         }
     }
 
@@ -133,6 +137,7 @@ impl LoadedCluster {
             own_name: None,
             rules: Rules::Absent,
             warnings: Vec::new(),
+            digest: None,
             policy: None,
             admitted: HashSet::new(),
         };
@@ -161,6 +166,7 @@ impl LoadedCluster {
             own_name: Some(config.recipient().machine.clone()),
             admitted: policy.admitted(&config.recipient().machine).into_iter().collect(),
             policy: Some(policy),
+            digest: Some(text_digest(&text)),
             rules: Rules::Own { config: Arc::new(config), text },
             warnings,
         }

@@ -71,7 +71,7 @@ pub fn init_cluster(
     // The last write makes the role: before it, the directory is nobody's cluster yet.
     home.write(&guard, &home.cluster_config(alias), text.as_bytes())?;
     let (config, warnings) = compile(home, alias, &text)?;
-    Ok(LoadedCluster::of_master(alias.clone(), root, config, warnings))
+    Ok(LoadedCluster::of_master(alias.clone(), root, config, warnings, &text))
 }
 
 fn existing_or_new(keys: &dyn KeyStore, guard: &WriteGuard, key: &KeyRef) -> Result<Id52, ClusterError> {
@@ -114,7 +114,7 @@ fn checked(
     if config.manager().id52 != own {
         return Err(ClusterError::OtherRoot { alias: alias.clone(), written: config.manager().id52, own });
     }
-    Ok(LoadedCluster::of_master(alias.clone(), own, config, warnings))
+    Ok(LoadedCluster::of_master(alias.clone(), own, config, warnings, text))
 }
 
 /// Puts a text that was checked in force: from now on it is the applied one. The text that it replaces goes to the
@@ -227,7 +227,10 @@ pub fn register(
     }
     let loaded = match new_applied {
         Some((loaded, _)) => loaded,
-        None => LoadedCluster::of_master(alias.clone(), applied.manager().id52, applied, warnings),
+        None => {
+            let root = applied.manager().id52;
+            LoadedCluster::of_master(alias.clone(), root, applied, warnings, &applied_text)
+        }
     };
     let terms = JoinTerms {
         cluster_name: loaded.cluster_name.clone().unwrap_or_default(),

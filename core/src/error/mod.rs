@@ -11,6 +11,7 @@ mod socket;
 #[cfg(all(feature = "daemon", unix))]
 pub use socket::SocketError;
 
+use crate::audit::AuditError;
 use crate::exec::ExecError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
@@ -32,6 +33,9 @@ pub enum Error {
     #[cfg(all(feature = "daemon", unix))]
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A session.
     #[error(transparent)]
     Session(#[from] AttachError),
@@ -81,6 +85,7 @@ impl Error {
             Self::Node(error) => error.code(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Session(error) => error.code(),
             #[cfg(unix)]
             Self::Copy(error) => error.code(),
@@ -101,6 +106,7 @@ impl Error {
             Self::Node(error) => error.hint(),
             #[cfg(all(feature = "daemon", unix))]
             Self::Socket(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
             Self::Session(error) => error.hint(),
             #[cfg(unix)]
             Self::Copy(error) => error.hint(),

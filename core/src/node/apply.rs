@@ -7,6 +7,7 @@ use crate::cluster::{self, Checked, ClusterError, LoadedCluster, Received};
 use crate::home::Role;
 use crate::p2p::CloseReason;
 use crate::timeouts;
+use malai_model::audit::{AuditEvent, ConfigOrigin};
 use malai_model::wire::local::RescanView;
 
 impl Node {
@@ -16,7 +17,7 @@ impl Node {
         #[cfg(all(feature = "host", unix))]
         self.find_sessions().await;
         for cluster in loaded {
-            self.take_part(cluster).await?;
+            self.take_part(cluster, ConfigOrigin::Start).await?;
         }
         // What the rules took away while no daemon ran.
         #[cfg(all(feature = "host", unix))]
@@ -31,7 +32,12 @@ impl Node {
 
     /// Takes part in a cluster: listens for it and does what its role asks for. If that cannot begin the cluster is
     /// forgotten, so that the next attempt begins anew.
-    pub(super) async fn take_part(&self, cluster: LoadedCluster) -> Result<(), NodeError> {
+    pub(super) async fn take_part(
+        &self,
+        cluster: LoadedCluster,
+        origin: ConfigOrigin,
+    ) -> Result<(), NodeError> {
+        self.record_config(&cluster, origin);
         let member = self.adopt(cluster);
         let Err(error) = self.begin(&member).await else { return Ok(()) };
         self.forget(member.alias());
@@ -156,7 +162,7 @@ impl Node {
             };
             match gone.get(&cluster.alias).is_some_and(same).then(|| gone.remove(&cluster.alias)).flatten() {
                 Some(member) => {
-                    self.install(&member, cluster);
+                    self.install(&member, cluster, ConfigOrigin::Rescan);
                     stay.push(member);
                 }
                 None => come.push(cluster),
@@ -166,6 +172,7 @@ impl Node {
         for (alias, member) in gone {
             self.forget(&alias);
             member.close().await;
+            self.record_event(&alias, AuditEvent::ClusterGone {});
             tracing::info!(cluster = %alias, "the cluster is gone from this home, or became another");
         }
         #[cfg(all(feature = "host", unix))]
@@ -179,7 +186,7 @@ impl Node {
                 member.wake.notify_one();
             }
             for cluster in come {
-                if let Err(error) = self.take_part(cluster).await {
+                if let Err(error) = self.take_part(cluster, ConfigOrigin::Rescan).await {
                     problems.push(error);
                 }
             }
@@ -193,8 +200,12 @@ impl Node {
     }
 
     /// Puts rules in force and authorises again everything that is open under them.
-    pub(super) fn install(&self, member: &Arc<Member>, loaded: LoadedCluster) {
+    pub(super) fn install(&self, member: &Arc<Member>, loaded: LoadedCluster, origin: ConfigOrigin) {
+        let changed = member.loaded().digest != loaded.digest;
         let loaded = member.install(loaded);
+        if changed {
+            self.record_config(&loaded, origin);
+        }
         let ended = self.inner.work.authorise_again(&loaded);
         #[cfg(all(feature = "host", unix))]
         self.authorise_sessions(member);
@@ -226,7 +237,7 @@ impl Node {
             Received::Known { serial } => return Ok(serial),
             Received::Overtaken { loaded, refused } => {
                 // In force first: then the answer shows the manager what to go on above.
-                self.install(member, *loaded);
+                self.install(member, *loaded, ConfigOrigin::Manager);
                 return Err(refused.into());
             }
         };
@@ -234,7 +245,7 @@ impl Node {
         for warning in &loaded.warnings {
             tracing::warn!(cluster = %loaded.alias, "{}", warning.message);
         }
-        self.install(member, loaded);
+        self.install(member, loaded, ConfigOrigin::Manager);
         tracing::info!(cluster = %member.alias(), role = "machine", serial, "a new config is in force");
         Ok(serial)
     }

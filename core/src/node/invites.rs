@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use malai_model::audit::{AuditEvent, ConfigOrigin};
 use malai_model::cluster::{Attempt, Invite, InviteRecord};
 use malai_model::code::{ErrorCode, ErrorKind};
 use malai_model::id::Id52;
@@ -74,6 +75,7 @@ impl Node {
                 cluster::create_invite(node.home(), node.keys().as_ref(), &cluster.loaded(), new, now)
             })
             .await?;
+        self.record_invite(member.alias(), id52, &record);
         let mut hints = Vec::new();
         if self.inner.mode == super::Mode::Serve {
             self.refresh_invites(&member).await;
@@ -108,6 +110,9 @@ impl Node {
                 cluster::revoke_invite(node.home(), node.keys().as_ref(), &alias, &invite, now)
             })
             .await?;
+        for (invite, _) in &ended {
+            self.record_event(member.alias(), AuditEvent::InviteRevoked { invite: *invite });
+        }
         if self.inner.mode == super::Mode::Serve {
             self.refresh_invites(member).await;
         }
@@ -213,6 +218,7 @@ impl Node {
             }
             Err(error) => {
                 tracing::warn!(cluster = %member.alias(), %joiner, %invite, %error, "refused a join");
+                self.record_refused_join(member.alias(), (invite, joiner), &error);
                 refuse(stream, told_to_stranger(&error)).await;
             }
         }
@@ -242,7 +248,9 @@ impl Node {
                         cluster::register(home, keys, &alias, &invite, &joiner, &request, now)
                     })
                     .await?;
-                node.install(&cluster, registered.loaded);
+                let (peer, name) = (joiner, registered.accepted.machine.clone());
+                node.record_event(cluster.alias(), AuditEvent::MachineJoined { peer, name, invite });
+                node.install(&cluster, registered.loaded, ConfigOrigin::Join);
                 Ok::<_, ClusterError>(registered.accepted)
             })
             .await;

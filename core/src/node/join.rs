@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use malai_model::audit::{ConfigOrigin, KeyKind};
 use malai_model::cluster::Invite;
 use malai_model::name::ClusterAlias;
 
@@ -34,6 +35,8 @@ impl Node {
                         )
                     })
                     .await?;
+                self.record_key(&alias, KeyKind::Machine, id52);
+                self.record_joined(&alias, manager, None);
                 self.begin_joined(&alias).await?;
                 let shown = name.as_ref().map_or("this-machine", |name| name.as_str());
                 Ok(JoinedView {
@@ -54,10 +57,16 @@ impl Node {
 
     async fn join_by_invite(&self, join: PendingJoin) -> Result<JoinedView, NodeError> {
         let prepared = join.clone();
-        let id52 = self
-            .blocking(move |node| cluster::prepare_join(node.home(), node.keys().as_ref(), &prepared))
-            .await?
-            .id52();
+        let (id52, known) = self
+            .blocking(move |node| {
+                let key = crate::identity::KeyRef::Machine(prepared.alias.clone());
+                let known = node.keys().load(&key)?.is_some();
+                Ok((cluster::prepare_join(node.home(), node.keys().as_ref(), &prepared)?.id52(), known))
+            })
+            .await?;
+        if !known {
+            self.record_key(&join.alias, KeyKind::Machine, id52);
+        }
         let waiting = JoinedView {
             alias: join.alias.clone(),
             id52,
@@ -118,16 +127,18 @@ impl Node {
             Ok(())
         })
         .await?;
+        self.record_joined(&join.alias, accepted.manager, Some(accepted.machine.clone()));
         Ok(accepted)
     }
 
     /// When serving, a cluster that was made here is managed at once.
     pub(crate) async fn begin_managing(&self, loaded: LoadedCluster) -> Result<(), NodeError> {
+        self.record_key(&loaded.alias, KeyKind::ClusterRoot, loaded.own_id);
         if self.inner.mode == Mode::Serve {
             let _one_at_a_time = self.inner.changing.lock().await;
             // A rescan may have found it meanwhile.
             if !self.members().contains_key(&loaded.alias) {
-                self.take_part(loaded).await?;
+                self.take_part(loaded, ConfigOrigin::Rescan).await?;
             }
         }
         Ok(())
@@ -144,11 +155,11 @@ impl Node {
         match known {
             Some(member) => {
                 // It waited: its tasks run already.
-                self.install(&member, loaded);
+                self.install(&member, loaded, ConfigOrigin::Join);
                 member.wake.notify_one();
                 Ok(())
             }
-            None => self.take_part(loaded).await,
+            None => self.take_part(loaded, ConfigOrigin::Join).await,
         }
     }
 
@@ -156,7 +167,7 @@ impl Node {
     async fn reload(&self, member: &Arc<Member>) -> Result<(), NodeError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let loaded = self.load_joined(member.alias())?;
-        self.install(member, loaded);
+        self.install(member, loaded, ConfigOrigin::Join);
         Ok(())
     }
 

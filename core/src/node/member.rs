@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use malai_model::audit::{By, Denial, Wanted};
 use malai_model::cluster::DistributionState;
 use malai_model::id::Id52;
 use malai_model::name::ClusterAlias;
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use super::invites::InviteListener;
+use crate::audit::AuditLog;
 use crate::cluster::LoadedCluster;
 use crate::home::IdentityClaim;
 use crate::p2p::{Admission, Connection, Endpoint, Pool, Protocol, Resumables};
@@ -55,6 +57,7 @@ pub(crate) struct MemberNetwork {
 pub(crate) struct RulesInForce {
     rules: RwLock<Arc<LoadedCluster>>,
     refused: Mutex<Refused>,
+    audit: AuditLog,
 }
 
 /// Refused connections, told at most once a second: identities are free, so strangers could turn the log over.
@@ -74,6 +77,14 @@ impl Admission for RulesInForce {
     fn admits(&self, peer: &Id52, protocol: Protocol) -> bool {
         let admitted = protocol == Protocol::Member && self.get().admits(peer);
         if !admitted {
+            self.audit.denied(Denial {
+                time: self.audit.now(),
+                cluster: self.get().alias.clone(),
+                by: By { peer: *peer, name: None, here: false },
+                wanted: Wanted::Connection,
+                asked: None,
+                reason: "unknown here, or no rights".to_owned(),
+            });
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             if refused.told.is_none_or(|told| told.elapsed() >= TELL_REFUSED_EVERY) {
                 let others = std::mem::take(&mut refused.untold);
@@ -91,11 +102,15 @@ impl Admission for RulesInForce {
 }
 
 impl Member {
-    pub(super) fn new(loaded: LoadedCluster, scope: Scope) -> Self {
+    pub(super) fn new(loaded: LoadedCluster, scope: Scope, audit: AuditLog) -> Self {
         Self {
             alias: loaded.alias.clone(),
             own_id: loaded.own_id,
-            rules: Arc::new(RulesInForce { rules: RwLock::new(Arc::new(loaded)), refused: Mutex::default() }),
+            rules: Arc::new(RulesInForce {
+                rules: RwLock::new(Arc::new(loaded)),
+                refused: Mutex::default(),
+                audit,
+            }),
             scope,
             network: OnceCell::new(),
             wake: Notify::new(),

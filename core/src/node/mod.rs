@@ -4,6 +4,7 @@
 //! nodes live in one process without knowing of each other.
 
 mod apply;
+mod audit;
 #[cfg(all(feature = "daemon", unix))]
 mod carried;
 mod error;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 #[cfg(all(feature = "host", unix))]
 use malai_model::acl::Ceilings;
+use malai_model::audit::AuditEvent;
 use malai_model::cluster::{Lockout, LockoutLimits};
 #[cfg(all(feature = "host", unix))]
 use malai_model::config::UserName;
@@ -43,6 +45,7 @@ pub use self::member::Member;
 pub(crate) use self::outbound::Found;
 pub(crate) use self::targets::Reading;
 use self::work::OpenWork;
+use crate::audit::{AuditLimits, AuditLog, Urgency};
 use crate::clock::SharedClock;
 use crate::cluster::{self, ClusterError, LoadedCluster};
 use crate::home::Home;
@@ -98,6 +101,7 @@ pub(crate) struct Inner {
     carried: Arc<carried::CarriedStreams>,
     lockout: Mutex<Lockout<invites::Source>>,
     peers: peers::PeerBook,
+    audit: AuditLog,
     /// One change of files at a time within this process; between processes the home's lock does it.
     changing: tokio::sync::Mutex<()>,
     started: jiff::Timestamp,
@@ -126,6 +130,10 @@ impl Node {
             crate::exec::ExecTarget::new(crate::host::LocalUser::current()?, options.own_program.clone());
         let started = options.clock.now();
         let peers = peers::PeerBook::load(&options.home);
+        // What only dials may be gone the next moment.
+        let urgency = if mode == Mode::Serve { Urgency::Soon } else { Urgency::AtOnce };
+        let clock = Arc::clone(&options.clock);
+        let audit = AuditLog::new(&options.home, clock, urgency, AuditLimits::default());
         let node = Self {
             inner: Arc::new(Inner {
                 options,
@@ -141,6 +149,7 @@ impl Node {
                 members: RwLock::new(BTreeMap::new()),
                 lockout: Mutex::new(Lockout::new(LockoutLimits::default())),
                 peers,
+                audit,
                 changing: tokio::sync::Mutex::new(()),
                 started,
                 #[cfg(all(feature = "host", unix))]
@@ -151,7 +160,10 @@ impl Node {
                 opening: sessions::Opening::default(),
             }),
         };
+        node.inner.audit.start(&node.inner.scope);
         if mode == Mode::Serve {
+            let (version, pid) = (node.inner.options.version.to_owned(), std::process::id());
+            node.record_of_device(AuditEvent::DaemonStarted { version, pid });
             // Whatever fails here takes down what was begun: no task outlives a node that did not start.
             if let Err(error) = node.serve_all().await {
                 node.close(Duration::ZERO).await;
@@ -196,6 +208,13 @@ impl Node {
         }
         self.inner.scope.shutdown(crate::timeouts::CLOSE + crate::timeouts::HANGUP_GRACE).await;
         self.inner.peers.flush(&self.inner.options.home);
+        if self.inner.mode == Mode::Serve {
+            self.record_of_device(AuditEvent::DaemonStopped {});
+        }
+        // Last: what was cut off is recorded, too.
+        if tokio::time::timeout(crate::timeouts::CLOSE, self.inner.audit.close()).await.is_err() {
+            tracing::error!("the audit log was not written to its end: the disk does not answer");
+        }
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -288,7 +307,7 @@ impl Node {
     }
 
     pub(crate) fn adopt(&self, loaded: LoadedCluster) -> Arc<Member> {
-        let member = Arc::new(Member::new(loaded, self.inner.scope.child()));
+        let member = Arc::new(Member::new(loaded, self.inner.scope.child(), self.inner.audit.clone()));
         let mut members = self.inner.members.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(members.entry(member.alias().clone()).or_insert(member))
     }

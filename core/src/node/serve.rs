@@ -5,7 +5,10 @@ use std::sync::Arc;
 #[cfg(all(feature = "host", unix))]
 use std::sync::OnceLock;
 
+use malai_model::audit::Wanted;
 use malai_model::code::ErrorCode;
+#[cfg(all(feature = "host", unix))]
+use malai_model::config::UserName;
 use malai_model::id::Id52;
 #[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
@@ -96,6 +99,12 @@ impl Node {
         let resumes = || may_go_on().then(|| enter(Room::ForResuming)).flatten();
         let Some((ticket, room)) = entered.or_else(resumes) else {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+            self.record_denial(
+                &member.loaded(),
+                asker,
+                (Wanted::Request, None),
+                &"too many at once, or stopping",
+            );
             turn_away(stream, stream_code::BUSY);
             return;
         };
@@ -169,8 +178,8 @@ impl Node {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
-            Request::Connect { service } => self.serve_connect(member, peer, stream, service, ticket).await,
-            Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
+            Request::Connect { service } => self.serve_connect(member, asker, stream, service, ticket).await,
+            Request::PushConfig { length } => self.serve_push(member, asker, stream, length).await,
             Request::PullConfig { have, listening } => {
                 // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
                 if listening && let Some(address) = from {
@@ -235,6 +244,8 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
+                let asked = request.argv.first().map(String::as_str);
+                self.record_denial(&loaded, asker, (Wanted::Command, asked), &denied);
                 let what = format!("run {word:?}");
                 let told = match place {
                     Place::Elsewhere => denied_to_caller(&what, &denied, loaded.own_name.as_ref()),
@@ -250,13 +261,24 @@ impl Node {
             self.inner.work.authorise_again(&member.loaded());
         }
         let revoked = ticket.revoked.clone();
+        let typed = request.argv.first().map_or("", String::as_str);
+        let user = authorized.effect().username.as_ref().map(UserName::as_str);
+        let begun = match self.begin_command(&loaded, asker, typed, user).await {
+            Ok(begun) => begun,
+            Err(told) => {
+                refuse(stream, told).await;
+                return Ok(());
+            }
+        };
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
         let linger = self.device().limits.resume;
         let kept = request.resume.clone().filter(|_| !linger.is_zero());
         let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
         let linger = kept.as_ref().map(|_| linger);
-        match self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await {
+        let served = self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await;
+        begun.command_ended(&served);
+        match served {
             Ok(TargetOutcome::Ended(end)) => {
                 tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
             }
@@ -294,12 +316,14 @@ impl Node {
     async fn serve_push(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         mut stream: Stream,
         length: u64,
     ) -> Result<(), ServeProblem> {
+        let peer = asker.peer;
         if !cluster::is_manager(&member.loaded(), &peer) {
             tracing::warn!(cluster = %member.alias(), %peer, "refused a config: only the manager may send one");
+            self.record_refused_config(&member.loaded(), asker, ErrorCode::ConfigForged);
             let error = WireError {
                 code: ErrorCode::ConfigForged,
                 message: "take the config: it may come from the cluster's manager only".to_owned(),
@@ -321,6 +345,7 @@ impl Node {
             Err(error) => error,
         };
         tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
+        self.record_refused_config(&member.loaded(), asker, error.code());
         let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
         let told = WireError::of(error.code(), &error, error.hint());
         let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
@@ -373,6 +398,15 @@ impl Asker {
             #[cfg(all(feature = "host", unix))]
             place: Place::Elsewhere,
         }
+    }
+
+    /// Whether it is the user of this very device.
+    pub(super) fn is_here(&self) -> bool {
+        #[cfg(all(feature = "host", unix))]
+        let here = self.place == Place::Here;
+        #[cfg(not(all(feature = "host", unix)))]
+        let here = false;
+        here
     }
 
     /// The user of this device, over a socket that nobody else can open.

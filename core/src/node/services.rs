@@ -9,7 +9,6 @@ use malai_model::address::{
 };
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::code::ErrorCode;
-use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::wire::WireError;
@@ -17,7 +16,7 @@ use malai_model::wire::local::{OpenRequest, ServiceView};
 
 #[cfg(all(feature = "host", unix))]
 use super::serve::denied_to_caller;
-use super::serve::{ServeProblem, refuse};
+use super::serve::{Asker, ServeProblem, refuse};
 use super::work::Ticket;
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
@@ -95,11 +94,12 @@ impl Node {
     pub(super) async fn serve_connect(
         &self,
         member: &Arc<Member>,
-        peer: Id52,
+        asker: Asker,
         stream: Stream,
         service: ServiceName,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
+        let peer = asker.peer;
         if !member.is_accepting()
             || cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer)
         {
@@ -124,6 +124,12 @@ impl Node {
             Ok(authorized) => authorized,
             Err(denied) => {
                 tracing::warn!(cluster = %alias, %peer, %service, reason = %denied, "denied a service");
+                self.record_denial(
+                    &loaded,
+                    asker,
+                    (malai_model::audit::Wanted::Service, Some(service.as_str())),
+                    &denied,
+                );
                 let what = format!("reach the service {service}");
                 refuse(stream, denied_to_caller(&what, &denied, loaded.own_name.as_ref())).await;
                 return Ok(());
@@ -134,8 +140,17 @@ impl Node {
             // The rules changed before it was known what they granted, so nobody could compare.
             self.inner.work.authorise_again(&member.loaded());
         }
+        let begun = match self.begin_service(&loaded, asker, &service).await {
+            Ok(begun) => begun,
+            Err(told) => {
+                refuse(stream, told).await;
+                return Ok(());
+            }
+        };
         tracing::info!(cluster = %alias, %peer, %service, "a service is connected");
-        match serve_service(&authorized, stream, ticket.revoked.clone()).await {
+        let served = serve_service(&authorized, stream, ticket.revoked.clone()).await;
+        begun.service_closed(&served);
+        match served {
             Ok(ServiceOutcome::Closed) => {
                 tracing::info!(cluster = %alias, %peer, %service, "a service's connection ended");
             }
@@ -156,7 +171,7 @@ impl Node {
     pub(super) async fn serve_connect(
         &self,
         _member: &Arc<Member>,
-        _peer: Id52,
+        _asker: Asker,
         stream: Stream,
         _service: ServiceName,
         _ticket: Ticket,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::audit::{Begun, record_session_gone};
 use super::serve::{
     Asker, ServeProblem, answer, denied_to_caller, denied_to_owner, in_time, loggable, refuse,
 };
@@ -16,6 +17,7 @@ use crate::terminal::{
     self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionGrant, SessionJob,
     SessionOutcome, SessionRecord, Sessions,
 };
+use malai_model::audit::{Outcome, Wanted};
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use malai_model::wire::local::Place;
@@ -60,7 +62,13 @@ impl Node {
             tracing::warn!("no sessions can be started here: the malai program is not known");
             return;
         };
-        let opened = self.blocking(move |node| Ok(Sessions::open(node.home().clone(), program))).await;
+        let opened = self
+            .blocking(move |node| {
+                let audit = node.audit().clone();
+                let gone = Arc::new(move |record: &SessionRecord| record_session_gone(&audit, record));
+                Ok(Sessions::open(node.home().clone(), program, gone))
+            })
+            .await;
         match opened {
             Ok(Ok(sessions)) => {
                 let found = sessions.records().len();
@@ -109,14 +117,17 @@ impl Node {
     fn end_sessions(&self, why: &'static str, over: impl Fn(&SessionRecord) -> bool) {
         let Some(sessions) = self.inner.sessions.get() else { return };
         for record in sessions.records().into_iter().filter(over) {
-            let sessions = sessions.clone();
+            let (node, sessions) = (self.clone(), sessions.clone());
             self.inner.scope.spawn("end session", async move {
                 tracing::warn!(
                     cluster = %record.cluster, peer = %record.owner, session = %record.session,
                     "a session is ended: {why}"
                 );
-                if let Err(error) = sessions.end(&record, EndReason::Revoked).await {
-                    tracing::error!(session = %record.session, %error, "a session could not be ended");
+                match sessions.end(&record, EndReason::Revoked).await {
+                    Ok(end) => node.record_session_end(&record, Outcome::Revoked, end),
+                    Err(error) => {
+                        tracing::error!(session = %record.session, %error, "a session could not be ended");
+                    }
                 }
             });
         }
@@ -189,7 +200,7 @@ impl Node {
             None => SessionAsk::Shell {},
             Some(argv) => SessionAsk::Run { argv: argv.clone() },
         };
-        let started = match self.start_session(member, asker, &ask, &request, &ticket).await {
+        let (started, begun) = match self.start_session(member, asker, &ask, &request, &ticket).await {
             Ok(started) => started,
             Err(refused) => {
                 refuse(stream, refused).await;
@@ -201,11 +212,12 @@ impl Node {
         tracing::info!(cluster = %alias, %peer, command = word_of(&ask), %session, user, "a session starts");
         match started {
             Started::Alone(record) => {
+                begun.runs_alone();
                 answer(stream.sender, &Notice::Opened { session: record.session }).await
             }
             Started::Attached(record, connection) => {
                 let attending = if request.confirms { Attending::WillSay } else { Attending::Knows };
-                self.attend(member, peer, &record, stream, (*connection, attending), &ticket).await;
+                self.attend(member, peer, &record, (stream, *connection, attending), &ticket, begun).await;
                 Ok(())
             }
         }
@@ -218,11 +230,14 @@ impl Node {
         ask: &SessionAsk,
         request: &OpenSession,
         ticket: &Ticket,
-    ) -> Result<Started, WireError> {
+    ) -> Result<(Started, Begun), WireError> {
         let peer = asker.peer;
         let sessions = self.hosted_sessions()?;
         let grant = self.decide_or_tell(member, asker, ask, ticket)?;
         let reserved = self.reserve(sessions, peer).await?;
+        let (command, effect) = (asked_word(ask), grant.effect());
+        let mut begun =
+            self.begin_session(&member.loaded(), asker, command, effect.username.as_deref()).await?;
         let job = SessionJob {
             grant,
             cluster: member.alias().clone(),
@@ -233,18 +248,25 @@ impl Node {
             audience: if request.client.is_some() { Audience::Expected } else { Audience::None },
             opener: self.opener(request),
         };
-        let record = sessions.start(job).await.map_err(|error| {
-            tracing::info!(cluster = %member.alias(), %peer, %error, "a session could not be started");
-            error.to_wire()
-        })?;
+        let record = match sessions.start(job).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::info!(cluster = %member.alias(), %peer, %error, "a session could not be started");
+                let told = error.to_wire();
+                begun.failed(told.code);
+                return Err(told);
+            }
+        };
+        begun.session_opened(&record.session);
         drop(reserved);
         // A change of the rules asks those that run; this one was about to.
         let gone = self.members().get(member.alias()).is_none_or(|now| !Arc::ptr_eq(now, member));
         if gone || ticket.revoked.is_cancelled() || !self.may_stay(&member.loaded(), &record) {
             _ = sessions.end(&record, EndReason::Revoked).await;
+            begun.session_left(&SessionOutcome::Revoked);
             return Err(WireError::taken_away("the session"));
         }
-        let Some(client) = request.client.clone() else { return Ok(Started::Alone(record)) };
+        let Some(client) = request.client.clone() else { return Ok((Started::Alone(record), begun)) };
         let attach = AttachSession {
             session: Some(record.session.clone()),
             mode: AttachMode::Control,
@@ -254,11 +276,13 @@ impl Node {
             received: Some(0),
         };
         match sessions.attach(&record, &attach).await {
-            Ok(connection) => Ok(Started::Attached(record, Box::new(connection))),
+            Ok(connection) => Ok((Started::Attached(record, Box::new(connection)), begun)),
             Err(error) => {
                 // Nobody knows its name yet.
                 _ = sessions.end(&record, EndReason::Asked).await;
-                Err(error.to_wire())
+                let told = error.to_wire();
+                begun.failed(told.code);
+                Err(told)
             }
         }
     }
@@ -291,14 +315,23 @@ impl Node {
             if grant.effect() != record.effect || record.own != member.own_id() {
                 return Err(WireError::taken_away("the session"));
             }
-            let connection = sessions.attach(&record, &request).await.map_err(|error| error.to_wire())?;
-            Ok((record, connection))
+            let loaded = member.loaded();
+            let begun = self.begin_attaching(&loaded, asker, &record.session, request.mode).await?;
+            match sessions.attach(&record, &request).await {
+                Ok(connection) => Ok((record, connection, begun)),
+                Err(error) => {
+                    let told = error.to_wire();
+                    begun.failed(told.code);
+                    Err(told)
+                }
+            }
         };
         match attached.await {
-            Ok((record, connection)) => {
+            Ok((record, connection, begun)) => {
                 let (alias, session, mode) = (member.alias(), &record.session, request.mode);
                 tracing::info!(cluster = %alias, %peer, %session, ?mode, "a client attaches to a session");
-                self.attend(member, peer, &record, stream, (connection, Attending::Knows), &ticket).await;
+                self.attend(member, peer, &record, (stream, connection, Attending::Knows), &ticket, begun)
+                    .await;
             }
             Err(refused) => refuse(stream, refused).await,
         }
@@ -312,9 +345,9 @@ impl Node {
         member: &Arc<Member>,
         peer: Id52,
         record: &SessionRecord,
-        stream: Stream,
-        (connection, attending): (terminal::HostConnection, Attending),
+        (stream, connection, attending): (Stream, terminal::HostConnection, Attending),
         ticket: &Ticket,
+        begun: Begun,
     ) {
         let (alias, session) = (member.alias(), &record.session);
         ticket.returns();
@@ -323,6 +356,7 @@ impl Node {
             () = member.lets_go() => return,
         };
         let command = word_of(&record.ask);
+        begun.session_left(&outcome);
         match outcome {
             SessionOutcome::Ended(end) => {
                 let status = end.shell_status();
@@ -391,7 +425,9 @@ impl Node {
             let found = sessions.find(member.alias(), &peer, Some(&session)).await;
             let record = found.map_err(|error| error.to_wire())?;
             tracing::info!(cluster = %member.alias(), %peer, %session, "a session is ended by its owner");
-            sessions.end(&record, EndReason::Asked).await.map_err(|error| error.to_wire())
+            let end = sessions.end(&record, EndReason::Asked).await.map_err(|error| error.to_wire())?;
+            self.record_session_end(&record, Outcome::Asked, end);
+            Ok(end)
         };
         match ended.await {
             Ok(end) => {
@@ -433,11 +469,17 @@ impl Node {
     fn decide_or_tell(
         &self,
         member: &Arc<Member>,
-        Asker { peer, place, .. }: Asker,
+        asker: Asker,
         ask: &SessionAsk,
         ticket: &Ticket,
     ) -> Result<SessionGrant, WireError> {
+        let Asker { peer, place, .. } = asker;
         self.decide_while(member, peer, ask, ticket).map_err(|denied| {
+            let wanted = match ask {
+                SessionAsk::Shell {} => (Wanted::Shell, None),
+                SessionAsk::Run { .. } => (Wanted::Session, asked_word(ask)),
+            };
+            self.record_denial(&member.loaded(), asker, wanted, &denied);
             let command = word_of(ask);
             tracing::warn!(cluster = %member.alias(), %peer, command, reason = %denied, "denied a session");
             let what = match ask {
@@ -525,6 +567,14 @@ fn word_of(ask: &SessionAsk) -> String {
     match ask {
         SessionAsk::Shell {} => "(shell)".to_owned(),
         SessionAsk::Run { argv } => loggable(argv.first().map_or("", String::as_str)),
+    }
+}
+
+/// The word by which the rule was found; a shell has none.
+fn asked_word(ask: &SessionAsk) -> Option<&str> {
+    match ask {
+        SessionAsk::Shell {} => None,
+        SessionAsk::Run { argv } => Some(argv.first().map_or("", String::as_str)),
     }
 }
 

@@ -60,7 +60,7 @@ pub use protocol::EndReason;
 #[cfg(all(feature = "host", unix))]
 pub use record::{SessionAsk, SessionEffect, SessionRecord};
 #[cfg(all(feature = "host", unix))]
-pub use registry::Sessions;
+pub use registry::{SessionWatch, Sessions};
 #[cfg(all(feature = "host", unix))]
 pub use screen::{History, Screen};
 #[cfg(all(feature = "host", unix))]

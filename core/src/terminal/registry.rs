@@ -44,6 +44,27 @@ struct Inner {
     home: Home,
     program: OwnProgram,
     entries: Mutex<BTreeMap<SessionId, Entry>>,
+    gone: Gone,
+}
+
+/// Hears of each session once when its process is no more. Called from any thread; must not block.
+pub trait SessionWatch: Send + Sync {
+    /// Hears of one.
+    fn gone(&self, record: &SessionRecord);
+}
+
+impl<F: Fn(&SessionRecord) + Send + Sync> SessionWatch for F {
+    fn gone(&self, record: &SessionRecord) {
+        self(record);
+    }
+}
+
+struct Gone(Arc<dyn SessionWatch>);
+
+impl std::fmt::Debug for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gone")
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -65,11 +86,11 @@ impl Sessions {
     /// Blocks for some milliseconds; for seconds, if there is one of the latter.
     ///
     /// `program` is started for each session; it has to act as a session's process when it is called
-    /// [`SESSION_PROGRAM`].
+    /// [`SESSION_PROGRAM`]. `gone` hears of those that are no more, also of what is found dead here.
     ///
     /// # Errors
     /// [`SessionError::Home`] if the directory of sessions cannot be read.
-    pub fn open(home: Home, program: OwnProgram) -> Result<Self, SessionError> {
+    pub fn open(home: Home, program: OwnProgram, gone: Arc<dyn SessionWatch>) -> Result<Self, SessionError> {
         let mut entries = BTreeMap::new();
         for session in ids_in(&home.sessions_dir())? {
             let dir = dir_of(&home, &session);
@@ -81,7 +102,8 @@ impl Sessions {
                 Err(error) => tracing::warn!(%session, %error, "a session's record cannot be read"),
             }
         }
-        let sessions = Self { inner: Arc::new(Inner { home, program, entries: Mutex::new(entries) }) };
+        let sessions =
+            Self { inner: Arc::new(Inner { home, program, entries: Mutex::new(entries), gone: Gone(gone) }) };
         sessions.sweep_blocking();
         if !sessions.unowned().is_empty() {
             sessions.end_unowned_blocking()?;
@@ -436,7 +458,10 @@ impl Sessions {
         if let Err(error) = removed {
             tracing::warn!(%session, %error, "what a session left cannot be removed");
         }
-        self.entries().remove(session);
+        let entry = self.entries().remove(session);
+        if let Some(entry) = entry {
+            self.inner.gone.0.gone(&entry.record);
+        }
         true
     }
 

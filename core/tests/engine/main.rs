@@ -4,6 +4,7 @@
 // A test waits for a node that waits for its clusters that wait for their peers: deep, and laid out as one type.
 #![recursion_limit = "256"]
 
+mod audit;
 mod commands;
 mod configs;
 mod distribution;

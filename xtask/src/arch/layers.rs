@@ -10,7 +10,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (0, &["model"]),
     (1, &["task", "clock", "timeouts", "two_way"]),
     (2, &["home", "identity"]),
-    (3, &["p2p", "host"]),
+    (3, &["p2p", "host", "audit"]),
     (4, FEATURES),
     (5, &["node"]),
     (6, &["api", "error"]),

@@ -28,7 +28,8 @@ fn warm_true(rig: &Rig<'_>, mux: &[&str]) -> Outcome<Row> {
         wanted: "0.5 or less of ssh's",
         came_out: format!("{ratio:.2}"),
         met: Some(ratio <= 0.5),
-        limit: "starting this process and the remote one; between them one exchange over the socket and one over QUIC",
+        limit: "starting this process and the remote one; between them one exchange over the socket and one over QUIC; the \
+                audit log's record before the start is in it",
     })
 }
 

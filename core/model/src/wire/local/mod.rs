@@ -1,5 +1,6 @@
 //! What a front asks of a home, and what it is shown: over the daemon's socket, as `--json`, and in one process alike.
 
+mod audit;
 mod doctor;
 mod many;
 mod ping;
@@ -7,6 +8,7 @@ mod request;
 mod session;
 mod view;
 
+pub use audit::{AuditBreakView, AuditCheckView, KnownRecord};
 pub use doctor::{DoctorView, Finding, Severity};
 pub use many::{ManyEnd, ManySummary, TargetOutcome};
 pub use ping::PingView;
