@@ -129,19 +129,19 @@ impl<F: AsFd + AsRawFd> TwoWay<F> {
 }
 
 /// A connected Unix socket.
-pub type UnixSocket = TwoWay<std::os::unix::net::UnixStream>;
+pub(crate) type UnixSocket = TwoWay<std::os::unix::net::UnixStream>;
 
 impl UnixSocket {
     /// Takes over a socket of the runtime's.
     ///
     /// # Errors
     /// What the system says.
-    pub fn from_tokio(stream: tokio::net::UnixStream) -> io::Result<Self> {
+    pub(crate) fn from_tokio(stream: tokio::net::UnixStream) -> io::Result<Self> {
         Self::new(stream.into_std()?)
     }
 
     /// Reads into the free part of a buffer.
-    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_read_with(cx, |mut stream| {
             let count = io::Read::read(&mut stream, buffer)?;
             Ok((count, left_behind(count, buffer.len())))
@@ -149,7 +149,7 @@ impl UnixSocket {
     }
 
     /// Reads into the free part of a buffer, at most so many bytes.
-    pub fn poll_read_buf(
+    pub(crate) fn poll_read_buf(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut BytesMut,
@@ -170,7 +170,7 @@ impl UnixSocket {
     }
 
     /// Writes what the socket takes.
-    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.poll_write_with(cx, |mut stream| match slices {
             [only] => io::Write::write(&mut stream, only),
             several => io::Write::write_vectored(&mut stream, several),
@@ -178,7 +178,7 @@ impl UnixSocket {
     }
 
     /// Takes it apart for two tasks.
-    pub fn halves(self) -> (ReadHalf, WriteHalf) {
+    pub(crate) fn halves(self) -> (ReadHalf, WriteHalf) {
         let both = Arc::new(self);
         (ReadHalf(Arc::clone(&both)), WriteHalf(both))
     }
@@ -191,11 +191,11 @@ fn left_behind(count: usize, room: usize) -> Left {
 
 /// The receiving half of a socket.
 #[derive(Debug)]
-pub struct ReadHalf(Arc<UnixSocket>);
+pub(crate) struct ReadHalf(Arc<UnixSocket>);
 
 /// The sending half of a socket. Dropping it tells the other end that nothing more comes.
 #[derive(Debug)]
-pub struct WriteHalf(Arc<UnixSocket>);
+pub(crate) struct WriteHalf(Arc<UnixSocket>);
 
 impl AsyncRead for ReadHalf {
     fn poll_read(

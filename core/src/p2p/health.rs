@@ -5,7 +5,7 @@
 //! now asks first, and does not wait long for the answer.
 //!
 //! Over a long round trip (10 ms) that costs too much for every call: there a connection is taken to live for 8 s after
-//! the last sign of life. What is sent within that time to a machine that was restarted without a word waits until the
+//! the last sign of life, as long as the transport keeps to the way on which it came. What is sent within that time to a machine that was restarted without a word waits until the
 //! transport notices; one that stops in good order says so, and nobody waits.
 
 use std::time::Duration;
@@ -38,21 +38,31 @@ pub(super) struct Pulse {
     /// What had come when somebody last looked, and when that was.
     received: u64,
     looked: Instant,
+    /// The way on which it was heard: what went over to another one has yet to show that this carries anything.
+    way: String,
 }
 
 impl Pulse {
     /// Of a connection that was just made.
     pub(super) fn of(connection: &Connection) -> Self {
         let now = Instant::now();
-        Self { heard: now, received: connection.received(), looked: now }
+        Self { heard: now, received: connection.received(), looked: now, way: connection.path().address }
     }
 
     /// Whether it was heard of just now.
     pub(super) fn is_fresh(&mut self, connection: &Connection) -> bool {
         self.look(connection);
+        if connection.path().address != self.way {
+            return false;
+        }
         let rtt = connection.rtt();
         let trusted = if rtt < FAR { TRUSTED.max(rtt * 3) } else { TRUSTED_FAR.max(rtt * 3) };
         self.heard.elapsed() <= trusted
+    }
+
+    #[cfg(test)]
+    pub(super) fn pretend_way(&mut self, way: &str) {
+        way.clone_into(&mut self.way);
     }
 
     /// Notes whether something has come.

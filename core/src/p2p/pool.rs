@@ -13,8 +13,12 @@ use super::endpoint::Endpoint;
 use super::error::P2pError;
 use super::health::{LOOK_EVERY, Pulse};
 use super::options::Protocol;
+use super::redial::jittered;
 use crate::task::Scope;
 use crate::timeouts;
+
+/// The pause after an attempt by which nobody could be reached, and the longest one after several.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Keeps connections open for the next call: setting one up costs more than the call.
 ///
@@ -30,10 +34,28 @@ type Slot = Arc<Place>;
 
 #[derive(Debug, Default)]
 struct Place {
-    /// Whoever holds it asks or connects; others wait for what comes of it. In it: when and why nobody could be reached.
-    dialling: tokio::sync::Mutex<Option<(Instant, P2pError)>>,
+    /// Whoever holds it asks or connects; others wait for what comes of it. In it: what came of it last, if nothing.
+    dialling: tokio::sync::Mutex<Option<Failed>>,
     /// Readable meanwhile.
     warm: Mutex<Option<Warm>>,
+}
+
+/// Attempts in a row by which nobody could be reached.
+#[derive(Debug)]
+struct Failed {
+    /// When the last of them ended.
+    at: Instant,
+    error: P2pError,
+    times: u32,
+}
+
+impl Failed {
+    /// For how long no further attempt begins: a script that asks again and again keeps neither this device nor the
+    /// network busy, and a person notices nothing.
+    fn pause(&self) -> Duration {
+        let pause = PAUSES.0 * 2_u32.saturating_pow(self.times.saturating_sub(1).min(8));
+        (self.at + jittered(pause.min(PAUSES.1))).saturating_duration_since(Instant::now())
+    }
 }
 
 impl Place {
@@ -127,8 +149,12 @@ impl Pool {
             }
             slow = Some(connection).filter(|slow| !slow.is_closed());
         }
-        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at > begun) {
-            return Err(error.clone());
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.at > begun) {
+            return Err(failed.error.clone());
+        }
+        if let Some(failed) = failed.as_ref() {
+            // Not the failure of before: who asks anew may know that the machine is there now.
+            tokio::time::sleep(failed.pause().min(left() / 2)).await;
         }
         let connect = self.endpoint.connect(peer, Protocol::Member, hints, left());
         let connected = match slow {
@@ -144,7 +170,11 @@ impl Pool {
             }
             Err(error) => {
                 *slot.warm() = None;
-                *failed = Some((Instant::now(), error.clone()));
+                *failed = matches!(error, P2pError::Unreachable { .. }).then(|| Failed {
+                    at: Instant::now(),
+                    error: error.clone(),
+                    times: failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1)),
+                });
                 Err(error)
             }
         }
@@ -266,6 +296,49 @@ mod tests {
         network.heal(us, peer);
         soon(pool.get(peer, &[], deadline)).await.expect("connects");
         drop(server);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_fail_pause_longer_and_longer_and_one_that_succeeds_ends_that() {
+        let (two, network) = Two::memory().await;
+        let Two { scope, caller, server } = two;
+        let (us, peer) = (caller.id52(), server.id52());
+        answer(&scope, server);
+        network.partition(us, peer);
+        let pool = Pool::new(Arc::new(caller), &scope);
+        let deadline = Duration::from_secs(3);
+        let mut took = Vec::new();
+        for _ in 0..6 {
+            let begun = Instant::now();
+            let error = pool.get(peer, &[], deadline).await.expect_err("nothing passes");
+            assert!(matches!(error, P2pError::Unreachable { .. }), "{error}");
+            let slot = pool.lock().get(&peer).expect("has a place").clone();
+            let pause = slot.dialling.lock().await.as_ref().expect("failed").pause();
+            took.push((begun.elapsed(), pause));
+        }
+        assert!(took.iter().all(|(took, _)| *took <= deadline + Duration::from_millis(10)), "{took:?}");
+        let pauses: Vec<Duration> = took.iter().map(|(_, pause)| *pause).collect();
+        assert!(pauses[0] <= PAUSES.0 * 5 / 4 && pauses[3] >= PAUSES.0 * 5, "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= PAUSES.1 * 5 / 4), "{pauses:?}");
+        network.heal(us, peer);
+        let begun = Instant::now();
+        pool.get(peer, &[], deadline).await.expect("connects");
+        assert!(begun.elapsed() <= PAUSES.1 * 5 / 4, "{:?}", begun.elapsed());
+        let slot = pool.lock().get(&peer).expect("has a place").clone();
+        assert!(slot.dialling.lock().await.is_none(), "the next attempt does not wait");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_went_over_to_another_way_is_asked_before_it_is_used() {
+        let (two, _network) = Two::memory().await;
+        let server = two.server.id52();
+        answer(&two.scope, two.server);
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let connection = pool.get(server, &[], PATIENCE).await.expect("connects");
+        let mut pulse = Pulse::of(&connection);
+        assert!(pulse.is_fresh(&connection));
+        pulse.pretend_way("192.0.2.1:7");
+        assert!(!pulse.is_fresh(&connection), "it was heard of on another way");
     }
 
     /// Answers pings on every connection that is accepted.

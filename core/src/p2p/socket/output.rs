@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -85,7 +85,12 @@ impl Output {
             match ready!(socket.stream.poll_write(cx, &slices[..count])) {
                 Ok(written) => self.written(written),
                 Err(error) => {
-                    tracing::debug!(%error, "nobody reads a stream's socket any more");
+                    match error.kind() {
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                            tracing::debug!(%error, "nobody reads a stream's socket any more");
+                        }
+                        _ => tracing::warn!(%error, "a stream's socket cannot be written: the stream ends"),
+                    }
                     self.close();
                 }
             }
