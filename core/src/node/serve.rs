@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 #[cfg(all(feature = "host", unix))]
 use std::sync::OnceLock;
+#[cfg(all(feature = "host", unix))]
+use std::time::Duration;
 
 use malai_model::audit::Wanted;
 use malai_model::code::ErrorCode;
@@ -12,6 +14,8 @@ use malai_model::config::UserName;
 use malai_model::id::Id52;
 #[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
+#[cfg(all(feature = "host", unix))]
+use malai_model::wire::ResumeToken;
 #[cfg(all(feature = "host", unix))]
 use malai_model::wire::local::Place;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
@@ -23,6 +27,8 @@ use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
+#[cfg(all(feature = "host", unix))]
+use crate::p2p::Kept;
 use crate::p2p::{CloseReason, Connection, P2pError, Stream, StreamSender, stream_code};
 use crate::timeouts;
 
@@ -178,7 +184,9 @@ impl Node {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
-            Request::Connect { service } => self.serve_connect(member, asker, stream, service, ticket).await,
+            Request::Connect { service, resume } => {
+                self.serve_connect(member, asker, stream, service, resume, ticket).await
+            }
             Request::PushConfig { length } => self.serve_push(member, asker, stream, length).await,
             Request::PullConfig { have, listening } => {
                 // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
@@ -204,6 +212,22 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// Lets a stream outlive its connection, if its caller wants that and this device does so; says for how long.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) fn keep(
+        &self,
+        member: &Member,
+        peer: Id52,
+        token: Option<ResumeToken>,
+        stream: &Stream,
+    ) -> (Option<Kept>, Option<Duration>) {
+        let linger = self.device().limits.resume;
+        let token = token.filter(|_| !linger.is_zero());
+        let kept = token.and_then(|token| member.resumables.keep(peer, token, stream, linger));
+        let linger = kept.as_ref().map(|_| linger);
+        (kept, linger)
     }
 
     /// Runs a command for a peer, or for this device itself.
@@ -272,11 +296,9 @@ impl Node {
         };
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        let linger = self.device().limits.resume;
-        let kept = request.resume.clone().filter(|_| !linger.is_zero());
-        let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
-        let linger = kept.as_ref().map(|_| linger);
+        let (kept, linger) = self.keep(member, peer, request.resume.clone(), &stream);
         let served = self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await;
+        drop(kept);
         begun.command_ended(&served);
         match served {
             Ok(TargetOutcome::Ended(end)) => {

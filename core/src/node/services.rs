@@ -10,9 +10,10 @@ use malai_model::address::{
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::code::ErrorCode;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::wire::ResumeToken;
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::wire::WireError;
-use malai_model::wire::local::{OpenRequest, ServiceView};
+use malai_model::wire::local::{OpenRequest, Place, ServiceView};
 
 #[cfg(all(feature = "host", unix))]
 use super::serve::denied_to_caller;
@@ -83,13 +84,22 @@ impl Node {
         let words = vec![service.machine_by_id()];
         let machine = self.find(&OpenRequest { words, ..OpenRequest::default() }).await?;
         let (stream, _) = self.open(&machine).await?;
-        ServiceConnection::start(stream, service.service).await.map_err(|error| match error {
+        let started = match machine.place() {
+            Place::Here => ServiceConnection::start(stream, service.service).await,
+            Place::Elsewhere => {
+                let redial = machine.redial(self);
+                ServiceConnection::start_resumable(stream, service.service, redial, &machine.member.scope)
+                    .await
+            }
+        };
+        started.map_err(|error| match error {
             ServiceError::Network(source) => ClusterError::Reach { machine: service.address, source }.into(),
             other => other.into(),
         })
     }
 
-    /// Connects a peer to a service of this device.
+    /// Connects a peer to a service of this device. `resume` is what the peer calls the stream, if it would go on with it
+    /// after a lost connection.
     #[cfg(all(feature = "host", unix))]
     pub(super) async fn serve_connect(
         &self,
@@ -97,6 +107,7 @@ impl Node {
         asker: Asker,
         stream: Stream,
         service: ServiceName,
+        resume: Option<ResumeToken>,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
@@ -148,7 +159,9 @@ impl Node {
             }
         };
         tracing::info!(cluster = %alias, %peer, %service, "a service is connected");
-        let served = serve_service(&authorized, stream, ticket.revoked.clone()).await;
+        let (kept, linger) = self.keep(member, peer, resume, &stream);
+        let served = serve_service(&authorized, stream, ticket.revoked.clone(), linger).await;
+        drop(kept);
         begun.service_closed(&served);
         match served {
             Ok(ServiceOutcome::Closed) => {
@@ -174,6 +187,7 @@ impl Node {
         _asker: Asker,
         stream: Stream,
         _service: ServiceName,
+        _resume: Option<ResumeToken>,
         _ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let told = WireError {

@@ -140,7 +140,7 @@ async fn a_service_is_recorded_from_its_opening_to_its_end_and_a_denied_one_by_n
     let peer = connected(&endpoint, web01.machine_id()).await;
     let Stream { sender, mut receiver } = soon(peer.open_stream()).await.expect("opens");
     let service = "ssh".parse().expect("a name");
-    sender.send_message(&Request::Connect { service }).await.expect("is sent");
+    sender.send_message(&Request::Connect { service, resume: None }).await.expect("is sent");
     let told = soon(receiver.message::<Notice>()).await.expect("is answered");
     assert!(
         matches!(told, Some(Notice::Failed(ref error)) if error.code == ErrorCode::AclDenied),
