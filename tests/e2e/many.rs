@@ -179,8 +179,8 @@ fn a_reader_that_pauses_makes_the_programs_wait_and_one_that_goes_ends_them() {
     let done = net.path().join("done");
     // In steps, so that it can be seen how far it is.
     let script = format!(
-        "i=0; while [ $i -lt 100 ]; do head -c 300000 /dev/zero | tr '\\0' '\\n'; i=$((i + 1)); \
-         echo $i > {0}-so-far.$$; done; touch {0}",
+        "i=0; while echo $i > {0}-so-far.$$; [ $i -lt 1000 ]; do head -c 30000 /dev/zero | tr '\\0' '\\n'; \
+         i=$((i + 1)); done; touch {0}",
         done.display()
     );
     let so_far = || {

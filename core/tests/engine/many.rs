@@ -251,8 +251,8 @@ async fn who_takes_no_output_makes_the_programs_wait() {
     let done = fleet.company.world.path("done");
     // In steps, so that it can be seen how far it is.
     let script = format!(
-        "i=0; while [ $i -lt 100 ]; do head -c 200000 /dev/zero | tr '\\0' '\\n'; i=$((i + 1)); \
-         echo $i > {0}-so-far.$$; done; touch {0}.$$",
+        "i=0; while echo $i > {0}-so-far.$$; [ $i -lt 400 ]; do head -c 50000 /dev/zero | tr '\\0' '\\n'; \
+         i=$((i + 1)); done; touch {0}.$$",
         done.display()
     );
     let files = |start: &str| {
