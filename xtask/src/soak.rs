@@ -26,8 +26,8 @@ const RUNS: &[Run] = &[
     },
     Run {
         name: "streams",
-        about: "credited streams with writes of random sizes over a slow network",
-        tests: &["--lib", "--", "p2p::tests::streams::any_mixture"],
+        about: "credited streams with writes of random sizes over a slow network, and over connections that are cut",
+        tests: &["--lib", "--", "p2p::tests::streams::any_mixture", "p2p::tests::resume::whatever_is_sent"],
         times: 200.0,
     },
     Run {

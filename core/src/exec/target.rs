@@ -97,12 +97,14 @@ impl ExecTarget {
         let Stream { sender, receiver } = stream;
         if revoked.is_cancelled() {
             // The rules changed between the decision and this line.
+            drop(receiver);
             last_word(sender, &taken_away()).await;
             return Ok(TargetOutcome::Revoked);
         }
         let process = match self.spawn(&authorized, request, cluster).await {
             Ok(process) => process,
             Err(error) => {
+                drop(receiver);
                 last_word(sender, &failed(&error)).await;
                 return Err(error);
             }

@@ -277,6 +277,25 @@ impl Outgoing {
             })
     }
 
+    /// Says whether what is left to do is the transport's: nothing of it will have to be framed again, unless it says
+    /// so. Of a stream that may be resumed it is known when the peer has ended, too, and not before.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_flushed() && (self.resumption.is_none() || self.raw_finished)
+    }
+
+    /// Says whether the peer's transport has everything, as far as is known; or whether the peer wants no more.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        if !(self.raw_finished && self.is_ended() && self.flows()) {
+            return false;
+        }
+        let mut acknowledged = self.raw.acknowledged();
+        match acknowledged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(RawEnd::Code(code))) => code != stream_code::MOVED,
+            Poll::Ready(Err(RawEnd::Lost)) | Poll::Pending => false,
+        }
+    }
+
     /// Says whether there is data that the transport has not taken yet.
     pub(super) fn owes(&self) -> bool {
         let waits = |lane: Lane| {

@@ -168,6 +168,11 @@ impl Queue {
         self.ended[lane.index()]
     }
 
+    /// Says whether everything came.
+    pub(super) fn has_everything(&self) -> bool {
+        self.ended == [true; 3] && self.failed.is_none()
+    }
+
     /// Says whether nothing more can come.
     pub(super) fn is_complete(&self) -> bool {
         self.ended == [true; 3] || self.failed.is_some()
@@ -406,7 +411,7 @@ impl Shared {
     }
 
     /// The QUIC stream is read to its end.
-    fn finished(self: &Arc<Self>, reader: &mut Reader) {
+    pub(super) fn finished(self: &Arc<Self>, reader: &mut Reader) {
         reader.done = true;
         let whole = reader.is_between_frames();
         let complete = lock(&self.queue).is_complete();

@@ -158,6 +158,11 @@ impl Shared {
         if !lock(&self.out).is_resumable() {
             return false;
         }
+        if lock(&self.queue).has_everything() && lock(&self.out).is_acknowledged() {
+            // Only the peer's word that it ended is missing, and the peer may be gone: there is nothing to go on with.
+            self.finished(reader);
+            return true;
+        }
         let lost = match end {
             RawEnd::Code(code) => code == stream_code::MOVED,
             RawEnd::Lost => self.connection().is_lost(),

@@ -85,6 +85,9 @@ impl StreamSender {
     /// half is gone, it also waits until the peer's transport has acknowledged everything; the connection may
     /// be closed then.
     ///
+    /// A stream that outlives its connection waits for both: until then it may have to send all of it again. So take
+    /// what the peer sends meanwhile, or drop the receiving half before.
+    ///
     /// # Errors
     /// What kept the peer from getting all: [`P2pError::StreamReset`] if it wants no more, also by ending its
     /// own direction while data still waited for credit.
@@ -156,14 +159,14 @@ impl StreamSender {
             poll_fn(|cx| {
                 self.poll_with(cx, |out| {
                     out.check()?;
-                    Ok(out.is_flushed())
+                    Ok(out.is_handed_over())
                 })
             })
             .await?;
             let (acknowledged, cuts) = {
                 let mut out = lock(&self.shared.out);
-                if !out.is_ended() {
-                    // Put down and taken up in between: some is to be sent again.
+                if !(out.is_ended() && out.is_handed_over()) {
+                    // Put down in between, and perhaps taken up: some is to be sent again.
                     continue;
                 }
                 let acknowledged = out.is_finished().then(|| {
@@ -175,7 +178,12 @@ impl StreamSender {
                 (acknowledged, out.cuts())
             };
             let Some(acknowledged) = acknowledged else { return Ok(()) };
-            let acknowledged = acknowledged.await;
+            let acknowledged = tokio::select! {
+                biased;
+                acknowledged = acknowledged => acknowledged,
+                // A connection that was left may never say a word again.
+                () = self.put_down_since(cuts) => continue,
+            };
             if lock(&self.shared.out).cuts() != cuts {
                 // That was of a connection before the present one.
                 continue;
@@ -192,25 +200,36 @@ impl StreamSender {
         }
     }
 
-    /// Waits until a stream whose connection is lost is put down, which the reader does.
-    async fn outlive(&self, end: RawEnd, cuts: u64) -> Result<Outlived, P2pError> {
-        let done = lock(&self.shared.reader).done;
-        if done && lock(&self.shared.out).grantless {
-            // The peer has read everything to the end, or it would not have ended.
-            let resumable = lock(&self.shared.out).resumption.is_some();
-            return if resumable { Ok(Outlived::Over) } else { Err(self.shared.failure(end)) };
+    /// Resolves when the stream was put down since; never, if it cannot be.
+    async fn put_down_since(&self, cuts: u64) {
+        if lock(&self.shared.out).resumption.is_none() {
+            return std::future::pending().await;
         }
+        // Why it failed meanwhile, whoever waits for this finds out.
+        _ = poll_fn(|cx| self.poll_with(cx, |out| Ok(out.cuts() != cuts))).await;
+    }
+
+    /// Waits until the reader finds out what becomes of a stream whose connection is lost: it is put down, unless the
+    /// peer's last word had come before.
+    async fn outlive(&self, end: RawEnd, cuts: u64) -> Result<Outlived, P2pError> {
         if lock(&self.shared.out).resumption.is_none() {
             return Err(self.shared.failure(end));
         }
-        poll_fn(|cx| {
+        let decided = poll_fn(|cx| {
             self.poll_with(cx, |out| {
+                if out.grantless {
+                    return Ok(true);
+                }
                 out.check()?;
                 Ok(out.cuts() != cuts)
             })
         })
-        .await?;
-        Ok(Outlived::GoesOn)
+        .await;
+        if lock(&self.shared.out).grantless {
+            // The peer has read everything to the end, or it would not have ended.
+            return Ok(Outlived::Over);
+        }
+        decided.map(|()| Outlived::GoesOn)
     }
 
     /// Sends a last message and finishes: one write, so that a short exchange takes few packets.

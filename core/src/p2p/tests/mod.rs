@@ -1,6 +1,7 @@
 //! Endpoints on loopback and in memory, with honest and hostile peers.
 
 mod endpoints;
+mod finishing;
 mod hostile;
 mod resume;
 #[cfg(unix)]

@@ -1,7 +1,8 @@
 //! Streams that go on over another connection at the byte where they stopped.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::wire::frame::{Head, Lane, encode};
@@ -12,27 +13,27 @@ use super::super::stream::RawHalves;
 use super::streams::{Random, drain, pattern, seed};
 use super::*;
 
-const LINGER: Duration = Duration::from_secs(600);
+pub(super) const LINGER: Duration = Duration::from_secs(600);
 
 fn token(n: u8) -> ResumeToken {
     ResumeToken::from_random([n; 16])
 }
 
 /// Two endpoints in memory; the server keeps its streams.
-struct Resuming {
-    scope: Scope,
-    network: memory::Network,
+pub(super) struct Resuming {
+    pub(super) scope: Scope,
+    pub(super) network: memory::Network,
     caller: Arc<Endpoint>,
     server: Arc<Endpoint>,
     resumables: Resumables,
     accepted: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Stream, Option<Kept>)>>,
     /// What the server said to those who wanted to go on.
     answers: Arc<Mutex<Vec<Option<&'static str>>>>,
-    held: Mutex<Vec<Connection>>,
+    held: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Resuming {
-    async fn new(linger: Duration) -> Self {
+    pub(super) async fn new(linger: Duration) -> Self {
         let (Two { scope, caller, server }, network) = Two::memory().await;
         let (caller, server) = (Arc::new(caller), Arc::new(server));
         let (resumables, answers) = (Resumables::default(), Arc::default());
@@ -47,14 +48,14 @@ impl Resuming {
             }
         });
         let accepted = tokio::sync::Mutex::new(accepted);
-        Self { scope, network, caller, server, resumables, accepted, answers, held: Mutex::default() }
+        Self { scope, network, caller, server, resumables, accepted, answers, held: Arc::default() }
     }
 
-    fn ids(&self) -> (Id52, Id52) {
+    pub(super) fn ids(&self) -> (Id52, Id52) {
         (self.caller.id52(), self.server.id52())
     }
 
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         let (a, b) = self.ids();
         self.network.cut(a, b);
     }
@@ -69,7 +70,7 @@ impl Resuming {
     }
 
     /// Both ends of a stream that the server keeps as `token(n)`; nobody redials.
-    async fn stream(&self, n: u8) -> (Stream, ResumeHandle, Stream, Kept) {
+    pub(super) async fn stream(&self, n: u8) -> (Stream, ResumeHandle, Stream, Kept) {
         let mut opened = self.fresh().await;
         let first = Request::Resume(ResumeStream { token: token(n), lanes: [LaneState::default(); 3] });
         // A first message of another sort, which only says what the stream is called.
@@ -84,7 +85,7 @@ impl Resuming {
     }
 
     /// As [`Self::stream`], and the caller redials; every new connection breaks after what `budget` says.
-    async fn redialled(
+    pub(super) async fn redialled(
         &self,
         n: u8,
         budget: impl Fn() -> Option<usize> + Send + Sync + 'static,
@@ -94,6 +95,7 @@ impl Resuming {
             network: self.network.clone(),
             caller: Arc::clone(&self.caller),
             server: self.server.id52(),
+            held: Arc::clone(&self.held),
             budget,
         };
         keep_resumed(&self.scope, handle, token(n), Arc::new(redial));
@@ -104,8 +106,8 @@ impl Resuming {
         self.answers.lock().expect("is not poisoned").clone()
     }
 
-    async fn end(self) {
-        drop(self.held);
+    pub(super) async fn end(self) {
+        self.held.lock().expect("is not poisoned").clear();
         self.caller.close().await;
         self.server.close().await;
         assert_eq!(self.scope.shutdown(PATIENCE).await, crate::task::ShutdownOutcome::Drained);
@@ -143,6 +145,7 @@ struct TestRedial<F> {
     network: memory::Network,
     caller: Arc<Endpoint>,
     server: Id52,
+    held: Arc<Mutex<Vec<Connection>>>,
     budget: F,
 }
 
@@ -151,10 +154,13 @@ impl<F: Fn() -> Option<usize> + Send + Sync + 'static> Redial for TestRedial<F> 
         if let Some(bytes) = (self.budget)() {
             self.network.cut_after(self.caller.id52(), self.server, bytes);
         }
-        let (caller, server) = (Arc::clone(&self.caller), self.server);
+        let (caller, server, held) = (Arc::clone(&self.caller), self.server, Arc::clone(&self.held));
         Box::pin(async move {
             let connection = caller.connect(server, Protocol::Member, &[], PATIENCE).await?;
-            connection.open_stream().await
+            let stream = connection.open_stream().await;
+            // As a pool would.
+            held.lock().expect("is not poisoned").push(connection);
+            stream
         })
     }
 }
@@ -192,9 +198,27 @@ fn script(random: &mut Random, length: usize) -> Vec<Sent> {
     script
 }
 
+/// How far an end came: what is known of one that hangs.
+#[derive(Debug, Default)]
+struct Steps {
+    /// Steps of its script.
+    sent: AtomicUsize,
+    finished: AtomicBool,
+    /// Things that came.
+    taken: AtomicUsize,
+    ended: AtomicBool,
+}
+
 /// Plays a script and takes what comes, to the end of both; returns what came by lane.
-async fn play(stream: Stream, script: Vec<Sent>, mut random: Random) -> (Vec<String>, [Vec<u8>; 2]) {
+async fn play(
+    stream: Stream,
+    script: Vec<Sent>,
+    mut random: Random,
+    steps: Arc<[Steps; 2]>,
+    end: usize,
+) -> (Vec<String>, [Vec<u8>; 2]) {
     let Stream { sender, mut receiver } = stream;
+    let steps = &steps[end];
     let send = async {
         for sent in script {
             match sent {
@@ -202,8 +226,10 @@ async fn play(stream: Stream, script: Vec<Sent>, mut random: Random) -> (Vec<Str
                 Sent::Data(channel, bytes) => sender.send(channel, bytes).await.expect("sends"),
                 Sent::End(channel) => sender.end(channel).await.expect("ends"),
             }
+            steps.sent.fetch_add(1, Ordering::Relaxed);
         }
         sender.finish().await.expect("finishes");
+        steps.finished.store(true, Ordering::Relaxed);
     };
     let take = async {
         let (mut messages, mut data) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -214,10 +240,12 @@ async fn play(stream: Stream, script: Vec<Sent>, mut random: Random) -> (Vec<Str
                 Incoming::Message(text) => messages.push(serde_json::from_slice(&text).expect("is a text")),
                 Incoming::End(_) => {}
             }
+            steps.taken.fetch_add(1, Ordering::Relaxed);
             if random.below(4) == 0 {
                 tokio::task::yield_now().await;
             }
         }
+        steps.ended.store(true, Ordering::Relaxed);
         (messages, data)
     };
     tokio::join!(send, take).1
@@ -237,64 +265,76 @@ fn expected(script: &[Sent]) -> (Vec<String>, [Vec<u8>; 2]) {
     (messages, data)
 }
 
-/// The receiver checks every frame against the credit that it gave: a replay that spent too much would end the stream.
-#[tokio::test(start_paused = true)]
-async fn whatever_is_sent_both_ways_arrives_exactly_however_often_and_wherever_it_is_cut() {
-    let seed = seed();
-    for round in 0..60_u64 {
-        let seed = seed.wrapping_add(round << 32);
-        let mut random = Random(seed);
-        let resuming = Resuming::new(LINGER).await;
-        let (a, b) = resuming.ids();
-        let cuts = AtomicUsize::new(6 + random.below(10));
-        let (spread, dice) =
-            ([1_500, 5_000, 100_000, 1_000_000][random.below(4)], Mutex::new(Random(seed ^ 7)));
-        let budget = move || {
-            let left = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            left.ok().map(|_| 1 + dice.lock().expect("is not poisoned").below(spread))
-        };
-        let (opened, theirs, kept) = resuming.redialled(1, budget).await;
-        let scripts = [script(&mut random, 150), script(&mut random, 150)];
-        resuming.network.cut_after(a, b, random.below(spread));
-        let (here, there) = (Random(seed ^ 1), Random(seed ^ 2));
-        let ours = resuming.scope.spawn("ours", play(opened, scripts[0].clone(), here));
-        let others = resuming.scope.spawn("theirs", play(theirs, scripts[1].clone(), there));
-        // The clock stands still while anything runs: pauses between attempts cost nothing.
-        let both = async { tokio::join!(ours, others) };
-        let (ours, others) =
-            tokio::time::timeout(PATIENCE * 20, both).await.unwrap_or_else(|_| panic!("seed {seed} hangs"));
-        let got = [ours.expect("goes on").expect("ends"), others.expect("goes on").expect("ends")];
-        assert!(got[0] == expected(&scripts[1]), "seed {seed}: what came back");
-        assert!(got[1] == expected(&scripts[0]), "seed {seed}: what arrived");
-        drop(kept);
-        resuming.end().await;
+/// How many streams the randomised test plays; `MALAI_CASES` says otherwise.
+fn cases() -> u64 {
+    std::env::var("MALAI_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
+}
+
+/// Plays a case on a thread and a runtime of its own, which is given up when the time outside is over: where the clock
+/// stands still while anything runs, what spins comes to no deadline of its own. Who fails says which case it was.
+fn in_time(mut runtime: tokio::runtime::Builder, seed: u64) {
+    let steps = Arc::<[Steps; 2]>::default();
+    let (told, ended) = std::sync::mpsc::channel();
+    let (shown, case) = (Arc::clone(&steps), format!("MALAI_SEED={seed} MALAI_CASES=1"));
+    let thread = std::thread::spawn(move || {
+        runtime.enable_all().build().expect("starts").block_on(whatever_is_sent(seed, steps));
+        told.send(()).expect("somebody waits");
+    });
+    match ended.recv_timeout(PATIENCE) {
+        Ok(()) => thread.join().expect("has ended"),
+        Err(RecvTimeoutError::Timeout) => panic!("{case} hangs: {shown:?}"),
+        Err(RecvTimeoutError::Disconnected) => panic!("{case} fails: {shown:?}"),
     }
 }
 
-#[tokio::test]
-async fn who_finishes_while_cut_off_has_finished_when_the_stream_goes_on() {
+/// The receiver checks every frame against the credit that it gave: a replay that spent too much would end the stream.
+#[test]
+fn whatever_is_sent_both_ways_arrives_exactly_however_often_and_wherever_it_is_cut() {
+    let seed = seed();
+    for round in 0..cases() {
+        // The clock stands still while anything runs: pauses between attempts cost nothing.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.start_paused(true);
+        in_time(runtime, seed.wrapping_add(round << 32));
+    }
+}
+
+#[test]
+fn whatever_is_sent_both_ways_arrives_exactly_when_everything_runs_at_once() {
+    let seed = seed();
+    for round in 0..cases().div_ceil(4) {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(3);
+        in_time(runtime, seed.wrapping_add(round << 32));
+    }
+}
+
+async fn whatever_is_sent(seed: u64, steps: Arc<[Steps; 2]>) {
+    let mut random = Random(seed);
     let resuming = Resuming::new(LINGER).await;
-    let (opened, theirs, _kept) = resuming.redialled(1, || None).await;
     let (a, b) = resuming.ids();
-    resuming.network.partition(a, b);
-    resuming.cut();
-    let body = pattern(60_000, 1);
-    let Stream { sender, receiver: _receiver } = opened;
-    let mut finish = Box::pin(async {
-        sender.send(Channel::Main, body.clone()).await.expect("is within the credit");
-        sender.finish().await
-    });
-    assert!(tokio::time::timeout(Duration::from_millis(50), &mut finish).await.is_err(), "nobody answers");
-    resuming.network.heal(a, b);
-    let Stream { sender: answer, mut receiver } = theirs;
-    let take = async {
-        let got = drain(&mut receiver, Channel::Main).await;
-        answer.finish().await.expect("finishes");
-        got
+    let cuts = AtomicUsize::new(6 + random.below(10));
+    let (spread, dice) = ([1_500, 5_000, 100_000, 1_000_000][random.below(4)], Mutex::new(Random(seed ^ 7)));
+    let budget = move || {
+        let left = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.ok().map(|_| 1 + dice.lock().expect("is not poisoned").below(spread))
     };
-    let (finished, got) = soon(async { tokio::join!(finish, take) }).await;
-    finished.expect("finishes");
-    assert!(got.expect("receives") == body);
+    let (opened, theirs, kept) = resuming.redialled(1, budget).await;
+    // Short ones too: where streams end is where most can go wrong.
+    let length = [5, 20, 20, 150][random.below(4)];
+    let scripts = [script(&mut random, length), script(&mut random, length)];
+    resuming.network.cut_after(a, b, random.below(spread));
+    let play = |n: usize, stream: Stream| {
+        let played = play(stream, scripts[n].clone(), Random(seed ^ (n as u64 + 1)), Arc::clone(&steps), n);
+        resuming.scope.spawn("end", played)
+    };
+    let (ours, others) = (play(0, opened), play(1, theirs));
+    let both = async { tokio::try_join!(ours, others) };
+    let both = tokio::time::timeout(LINGER / 2, both).await.expect("both ends come to an end");
+    let (ours, others) = both.expect("neither end fails");
+    assert!(ours.expect("goes on") == expected(&scripts[1]), "what came back");
+    assert!(others.expect("goes on") == expected(&scripts[0]), "what arrived");
+    drop(kept);
     resuming.end().await;
 }
 

@@ -332,10 +332,13 @@ async fn take_all(stream: Stream) -> ([Vec<u8>; 2], usize) {
     (got, notes)
 }
 
-/// A seed of its own for each run, shown by the harness when the test fails.
+/// A seed of its own for each run, shown by the harness when the test fails; `MALAI_SEED` repeats one.
 #[expect(clippy::print_stderr, reason = "a failure must be repeatable")]
 pub(super) fn seed() -> u64 {
-    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
+    let given = std::env::var("MALAI_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()))
+    });
     eprintln!("seed {seed}");
     seed
 }
