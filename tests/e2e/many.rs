@@ -1,7 +1,5 @@
 //! `malai run` and `malai ping`: many machines as real processes.
 
-use std::time::Duration;
-
 use malai_testkit::{Cluster, Output, Signal, TestNet, await_until};
 use serde_json::Value;
 
@@ -156,9 +154,25 @@ fn a_reader_that_pauses_makes_the_programs_wait_and_one_that_goes_ends_them() {
     let cluster = fleet(&net, 2);
     let laptop = cluster.home("laptop");
     let done = net.path().join("done");
-    let script = format!("head -c 30000000 /dev/zero | tr '\\0' '\\n'; touch {}", done.display());
+    // In steps, so that it can be seen how far it is.
+    let script = format!(
+        "i=0; while echo $i > {0}-so-far.$$; [ $i -lt 1000 ]; do head -c 30000 /dev/zero | tr '\\0' '\\n'; \
+         i=$((i + 1)); done; touch {0}",
+        done.display()
+    );
+    let so_far = || {
+        let files = std::fs::read_dir(net.path()).expect("lists").flatten();
+        let named = files.filter(|file| file.file_name().to_string_lossy().starts_with("done-so-far."));
+        named.map(|file| std::fs::read(file.path()).expect("reads")).collect::<Vec<_>>()
+    };
     let running = laptop.command(["run", "web*.company", "--", "sh", "-c", &script]).hold_stdout().spawn();
-    std::thread::sleep(Duration::from_secs(1));
+    let (mut last, mut looks) = (Vec::new(), 0);
+    await_until("the programs to stand still", SOON, || {
+        let now = so_far();
+        looks = if now == last && now.len() == 2 { looks + 1 } else { 0 };
+        last = now;
+        looks > 10
+    });
     assert!(!done.exists(), "nobody takes the output");
     drop(running);
     // As `| head -1` does.

@@ -249,15 +249,28 @@ async fn in_order_each_machine_s_output_is_together_however_much_of_it_there_is(
 async fn who_takes_no_output_makes_the_programs_wait() {
     let fleet = Fleet::new(2).await;
     let done = fleet.company.world.path("done");
-    let script = format!("head -c 20000000 /dev/zero | tr '\\0' '\\n'; touch {}.$$", done.display());
-    let written = || {
+    // In steps, so that it can be seen how far it is.
+    let script = format!(
+        "i=0; while echo $i > {0}-so-far.$$; [ $i -lt 400 ]; do head -c 50000 /dev/zero | tr '\\0' '\\n'; \
+         i=$((i + 1)); done; touch {0}.$$",
+        done.display()
+    );
+    let files = |start: &str| {
         let files = std::fs::read_dir(done.parent().expect("a folder")).expect("lists").flatten();
-        files.filter(|file| file.file_name().to_string_lossy().starts_with("done.")).count()
+        let named = files.filter(|file| file.file_name().to_string_lossy().starts_with(start));
+        named.map(|file| std::fs::read(file.path()).expect("reads")).collect::<Vec<_>>()
     };
+    let written = || files("done.").len();
     let mut run = fleet.run(request(&script)).await;
     let first = soon(run.next_batch()).await.expect("begins");
-    // Time enough for the programs to write it all, if somebody took it.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    let (mut last, mut looks) = (Vec::new(), 0);
+    until("the programs to stand still", || {
+        let now = files("done-so-far.");
+        looks = if now == last && now.len() == 2 { looks + 1 } else { 0 };
+        last = now;
+        std::future::ready(looks > 40)
+    })
+    .await;
     assert_eq!(written(), 0, "nobody took the output");
     let mut lines = first.iter().filter(|event| matches!(event, ManyEvent::Line { .. })).count();
     while let Some(batch) = soon(run.next_batch()).await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::p2p::{Channel, stream_code};
@@ -23,6 +23,7 @@ struct Way {
     scope: Scope,
     streams: mpsc::UnboundedSender<Stream>,
     down: AtomicBool,
+    refused: Notify,
 }
 
 impl Way {
@@ -37,6 +38,7 @@ impl Redial for Way {
     fn redial(&self) -> Pin<Box<dyn Future<Output = Result<Stream, WireError>> + Send + '_>> {
         Box::pin(async {
             if self.down.load(Ordering::SeqCst) {
+                self.refused.notify_one();
                 return Err(failed(ErrorCode::PeerUnreachable));
             }
             Ok(self.open())
@@ -61,7 +63,12 @@ impl Machine {
     fn new() -> Self {
         let (sender, streams) = mpsc::unbounded_channel();
         let scope = Scope::new();
-        let way = Way { scope: scope.clone(), streams: sender, down: AtomicBool::new(false) };
+        let way = Way {
+            scope: scope.clone(),
+            streams: sender,
+            down: AtomicBool::new(false),
+            refused: Notify::new(),
+        };
         Self { scope, streams, way: Arc::new(way) }
     }
 
@@ -175,7 +182,9 @@ async fn it_tries_again_while_that_may_help_and_no_longer() {
     machine.way.down.store(true, Ordering::SeqCst);
     lose(first);
     assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..2 {
+        within(machine.way.refused.notified()).await;
+    }
     assert!(matches!(control.status().link, Link::Lost { .. }));
     machine.way.down.store(false, Ordering::SeqCst);
     let (busy, _) = machine.attempt().await;
