@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use malai_model::name::ClusterAlias;
 
-use super::route::reach;
 use super::{
     ApiReply, ApiRequest, ClusterView, CreateInviteRequest, InfoView, InviteView, JoinClusterRequest,
     JoinedView, NewInviteView, OpenRequest, Opened, PingView, RescanView, Route, RunRequest, ServiceView,
@@ -21,7 +20,7 @@ use crate::home::{Create, Home};
 use crate::identity::{FileKeyStore, KeyStore};
 use crate::node::NodeOptions;
 use crate::p2p::Transport;
-use crate::service::{ServiceConnection, ServiceError};
+use crate::service::ServiceConnection;
 use crate::task::Scope;
 use crate::timeouts;
 
@@ -262,10 +261,7 @@ impl Client {
         };
         let request = OpenRequest { words: vec![found.machine_by_id()], ..OpenRequest::default() };
         let Opened { stream, view } = Box::pin(self.route.open(&request)).await?;
-        ServiceConnection::start(stream, found.service).await.map_err(|error| match error {
-            ServiceError::Network(source) => reach(&view, source),
-            other => other.into(),
-        })
+        self.route.connect_service(found.service, stream, &view).await
     }
 
     /// Lists the services of other machines that this device may reach, by address; `None`: of all clusters.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use malai_model::code::ErrorCode;
+use malai_model::name::ServiceName;
 use malai_model::wire::ExecRequest;
 use tokio::sync::OnceCell;
 
@@ -21,6 +22,7 @@ use crate::node::{Mode, Node, NodeError, NodeOptions};
 #[cfg(all(feature = "daemon", unix))]
 use crate::p2p::PathView;
 use crate::p2p::{P2pError, Redial, Redialling, Stream, WeakConnection};
+use crate::service::{ServiceConnection, ServiceError};
 use crate::task::Scope;
 
 /// How long to wait for a daemon that is gone and may be back at once.
@@ -263,6 +265,26 @@ impl Route {
         };
         started.map_err(|error| match error {
             ExecError::Network(source) => reach(&view, source),
+            other => other.into(),
+        })
+    }
+
+    /// Connects to a service of the machine that a stream leads to.
+    pub(super) async fn connect_service(
+        &self,
+        service: ServiceName,
+        stream: Stream,
+        view: &OpenedView,
+    ) -> Result<ServiceConnection, Error> {
+        let started = match view.place {
+            Place::Here => ServiceConnection::start(stream, service).await,
+            Place::Elsewhere => {
+                let redial = self.redial(view);
+                ServiceConnection::start_resumable(stream, service, redial, &self.0.scope).await
+            }
+        };
+        started.map_err(|error| match error {
+            ServiceError::Network(source) => reach(view, source),
             other => other.into(),
         })
     }

@@ -52,6 +52,11 @@ impl Found {
         }
     }
 
+    /// Says how it is reached again for a stream that lost its connection.
+    pub(super) fn redial(&self, node: &Node) -> Arc<dyn Redial> {
+        node.redial(&self.member, &self.target.id52, &self.target.addresses)
+    }
+
     /// Its address as a user knows it.
     fn name(&self) -> String {
         match &self.target.name {
@@ -205,12 +210,11 @@ impl Node {
             return Err(ClusterError::NoProgram { machine: found.name() }.into());
         }
         let (stream, _) = self.open(&found).await?;
-        let Found { member, target, .. } = &found;
         let started = match found.place() {
             Place::Here => RunningCommand::start(stream, exec).await,
             Place::Elsewhere => {
-                let redial = self.redial(member, &target.id52, &target.addresses);
-                RunningCommand::start_resumable(stream, exec, redial, &member.scope).await
+                let redial = found.redial(self);
+                RunningCommand::start_resumable(stream, exec, redial, &found.member.scope).await
             }
         };
         started.map_err(|error| match error {

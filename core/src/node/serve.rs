@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 #[cfg(all(feature = "host", unix))]
 use std::sync::OnceLock;
+#[cfg(all(feature = "host", unix))]
+use std::time::Duration;
 
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 #[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
+#[cfg(all(feature = "host", unix))]
+use malai_model::wire::ResumeToken;
 #[cfg(all(feature = "host", unix))]
 use malai_model::wire::local::Place;
 use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
@@ -20,6 +24,8 @@ use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
+#[cfg(all(feature = "host", unix))]
+use crate::p2p::Kept;
 use crate::p2p::{CloseReason, Connection, P2pError, Stream, StreamSender, stream_code};
 use crate::timeouts;
 
@@ -158,7 +164,9 @@ impl Node {
                 answer(stream.sender, &Notice::Pong { version: self.inner.options.version.to_owned() }).await
             }
             Request::Exec(request) => self.serve_exec(member, asker, stream, request, ticket).await,
-            Request::Connect { service } => self.serve_connect(member, peer, stream, service, ticket).await,
+            Request::Connect { service, resume } => {
+                self.serve_connect(member, peer, stream, service, resume, ticket).await
+            }
             Request::PushConfig { length } => self.serve_push(member, peer, stream, length).await,
             Request::PullConfig { have, listening } => {
                 // Where a command line calls from is gone in a moment; where a daemon listens is worth remembering.
@@ -184,6 +192,22 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// Lets a stream outlive its connection, if its caller wants that and this device does so; says for how long.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) fn keep(
+        &self,
+        member: &Member,
+        peer: Id52,
+        token: Option<ResumeToken>,
+        stream: &Stream,
+    ) -> (Option<Kept>, Option<Duration>) {
+        let linger = self.device().limits.resume;
+        let token = token.filter(|_| !linger.is_zero());
+        let kept = token.and_then(|token| member.resumables.keep(peer, token, stream, linger));
+        let linger = kept.as_ref().map(|_| linger);
+        (kept, linger)
     }
 
     /// Runs a command for a peer, or for this device itself.
@@ -241,11 +265,10 @@ impl Node {
         let revoked = ticket.revoked.clone();
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        let linger = self.device().limits.resume;
-        let kept = request.resume.clone().filter(|_| !linger.is_zero());
-        let kept = kept.and_then(|token| member.resumables.keep(peer, token, &stream, linger));
-        let linger = kept.as_ref().map(|_| linger);
-        match self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await {
+        let (kept, linger) = self.keep(member, peer, request.resume.clone(), &stream);
+        let served = self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await;
+        drop(kept);
+        match served {
             Ok(TargetOutcome::Ended(end)) => {
                 tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
             }

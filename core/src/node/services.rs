@@ -11,9 +11,10 @@ use malai_model::address::{
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use malai_model::name::{ClusterAlias, MachineName, ServiceName};
+use malai_model::wire::ResumeToken;
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::wire::WireError;
-use malai_model::wire::local::{OpenRequest, ServiceView};
+use malai_model::wire::local::{OpenRequest, Place, ServiceView};
 
 #[cfg(all(feature = "host", unix))]
 use super::serve::denied_to_caller;
@@ -84,13 +85,22 @@ impl Node {
         let words = vec![service.machine_by_id()];
         let machine = self.find(&OpenRequest { words, ..OpenRequest::default() }).await?;
         let (stream, _) = self.open(&machine).await?;
-        ServiceConnection::start(stream, service.service).await.map_err(|error| match error {
+        let started = match machine.place() {
+            Place::Here => ServiceConnection::start(stream, service.service).await,
+            Place::Elsewhere => {
+                let redial = machine.redial(self);
+                ServiceConnection::start_resumable(stream, service.service, redial, &machine.member.scope)
+                    .await
+            }
+        };
+        started.map_err(|error| match error {
             ServiceError::Network(source) => ClusterError::Reach { machine: service.address, source }.into(),
             other => other.into(),
         })
     }
 
-    /// Connects a peer to a service of this device.
+    /// Connects a peer to a service of this device. `resume` is what the peer calls the stream, if it would go on with it
+    /// after a lost connection.
     #[cfg(all(feature = "host", unix))]
     pub(super) async fn serve_connect(
         &self,
@@ -98,6 +108,7 @@ impl Node {
         peer: Id52,
         stream: Stream,
         service: ServiceName,
+        resume: Option<ResumeToken>,
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         if !member.is_accepting()
@@ -135,7 +146,10 @@ impl Node {
             self.inner.work.authorise_again(&member.loaded());
         }
         tracing::info!(cluster = %alias, %peer, %service, "a service is connected");
-        match serve_service(&authorized, stream, ticket.revoked.clone()).await {
+        let (kept, linger) = self.keep(member, peer, resume, &stream);
+        let served = serve_service(&authorized, stream, ticket.revoked.clone(), linger).await;
+        drop(kept);
+        match served {
             Ok(ServiceOutcome::Closed) => {
                 tracing::info!(cluster = %alias, %peer, %service, "a service's connection ended");
             }
@@ -159,6 +173,7 @@ impl Node {
         _peer: Id52,
         stream: Stream,
         _service: ServiceName,
+        _resume: Option<ResumeToken>,
         _ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let told = WireError {

@@ -1,13 +1,17 @@
 //! The caller's side of a service: bytes both ways, each direction with an end of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use malai_model::name::ServiceName;
-use malai_model::wire::{Notice, Request};
+use malai_model::wire::{Notice, Request, ResumeToken};
 
 use super::ServiceError;
-use crate::p2p::{Channel, Incoming, P2pError, Stream, StreamReceiver, StreamSender};
+use crate::p2p::{
+    Channel, Incoming, P2pError, Redial, Stream, StreamReceiver, StreamSender, keep_resumed, new_resume_token,
+};
+use crate::task::Scope;
 use crate::timeouts;
 
 /// A connection to a service. Dropping both its parts breaks it off, which the service sees as a reset.
@@ -38,26 +42,56 @@ impl ServiceConnection {
     /// # Errors
     /// What the hosting machine refused it for, or what the connection failed with; [`ServiceError::Unanswered`] after
     /// [`timeouts::REPLY`].
-    pub async fn start(stream: Stream, service: ServiceName) -> Result<Self, ServiceError> {
-        let Stream { sender, mut receiver } = stream;
+    pub async fn start(mut stream: Stream, service: ServiceName) -> Result<Self, ServiceError> {
+        Self::ask(&mut stream, service, None).await?;
+        Ok(Self::over(stream))
+    }
+
+    /// As [`Self::start`]; if the connection to the machine is lost, the one to the service goes on over another one
+    /// that `redial` makes, for as long as the machine keeps it. What does so is a task of `scope`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_resumable(
+        mut stream: Stream,
+        service: ServiceName,
+        redial: Arc<dyn Redial>,
+        scope: &Scope,
+    ) -> Result<Self, ServiceError> {
+        let token = new_resume_token()?;
+        if let Some(linger) = Self::ask(&mut stream, service, Some(token.clone())).await? {
+            keep_resumed(scope, stream.resumable(linger), token, redial);
+        }
+        Ok(Self::over(stream))
+    }
+
+    /// Asks, and waits until the service is connected; returns for how long the machine keeps it without a connection.
+    async fn ask(
+        stream: &mut Stream,
+        service: ServiceName,
+        resume: Option<ResumeToken>,
+    ) -> Result<Option<Duration>, ServiceError> {
         let answer = async {
-            sender.send_message(&Request::Connect { service }).await?;
-            receiver.message::<Notice>().await
+            stream.sender.send_message(&Request::Connect { service, resume }).await?;
+            stream.receiver.message::<Notice>().await
         };
         // Longer than the machine waits for the service itself.
         let answer = tokio::time::timeout(timeouts::REPLY, answer).await;
         match answer.map_err(|_| ServiceError::Unanswered)?? {
-            Some(Notice::Started { .. }) => {}
-            Some(Notice::Failed(error)) => return Err(ServiceError::Remote(error)),
-            Some(_) => return Err(ServiceError::OutOfTurn("not whether the service is connected")),
-            None => return Err(ServiceError::OutOfTurn("the stream ended before the service was connected")),
+            Some(Notice::Started { resume_ms }) => Ok(resume_ms.map(Duration::from_millis)),
+            Some(Notice::Failed(error)) => Err(ServiceError::Remote(error)),
+            Some(_) => Err(ServiceError::OutOfTurn("not whether the service is connected")),
+            None => Err(ServiceError::OutOfTurn("the stream ended before the service was connected")),
         }
+    }
+
+    fn over(stream: Stream) -> Self {
+        let Stream { sender, receiver } = stream;
         let sender = Arc::new(sender);
-        let input = ServiceInput(Arc::clone(&sender));
-        Ok(Self {
-            input,
+        Self {
+            input: ServiceInput(Arc::clone(&sender)),
             output: ServiceOutput { receiver: Box::new(receiver), _sender: sender, ended: false },
-        })
+        }
     }
 }
 
@@ -137,7 +171,6 @@ mod tests {
     use malai_model::id::Id52;
 
     use super::*;
-    use crate::task::Scope;
 
     fn id(number: u8) -> Id52 {
         fastn_id52::SecretKey::from_bytes(&[number; 32]).id52().parse().expect("is an id52")
@@ -153,5 +186,34 @@ mod tests {
         assert_eq!(error.code(), ErrorCode::Timeout);
         assert!(error.hint().is_some());
         drop(theirs);
+    }
+
+    struct Nowhere;
+
+    impl Redial for Nowhere {
+        fn redial(&self) -> crate::p2p::Redialling {
+            panic!("an older machine keeps nothing to go on with")
+        }
+    }
+
+    #[tokio::test]
+    async fn with_an_older_machine_a_connection_ends_with_the_network_s() {
+        let scope = Scope::new();
+        let (ours, theirs) = Stream::pair(&scope, id(1), id(2)).expect("makes a pair");
+        let service = "ssh".parse().expect("is a name");
+        let started = ServiceConnection::start_resumable(ours, service, Arc::new(Nowhere), &scope);
+        let answer = async {
+            let Stream { sender, mut receiver } = theirs;
+            let asked = receiver.message::<serde_json::Value>().await.expect("receives").expect("asks");
+            assert_eq!((&asked["type"], &asked["service"]), (&"connect".into(), &"ssh".into()));
+            sender.send_message(&serde_json::json!({ "type": "started" })).await.expect("sends");
+            (sender, receiver)
+        };
+        let (started, theirs) = tokio::join!(started, answer);
+        let mut connection = started.expect("is connected");
+        drop(theirs);
+        assert!(connection.output.next().await.is_err());
+        drop(connection);
+        scope.shutdown(Duration::from_secs(30)).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The hosting machine's side of a service: a TCP connection on this device, spliced with a caller's stream.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use malai_model::acl::{Authorized, Reach};
@@ -36,7 +37,8 @@ pub enum ServiceOutcome {
 /// Connects an authorised caller with a service of this device, and passes bytes on until both have ended, however long
 /// they say nothing.
 ///
-/// `revoked` ends it: the right to it was taken away.
+/// `revoked` ends it: the right to it was taken away. `kept` says for how long the stream outlives its connection, if it
+/// does: the caller is told, and the service notices nothing.
 ///
 /// # Errors
 /// Of this side: the service does not answer, or broke off. The caller has been told.
@@ -44,6 +46,7 @@ pub async fn serve_service(
     authorized: &Authorized<Reach>,
     stream: Stream,
     revoked: CancellationToken,
+    kept: Option<Duration>,
 ) -> Result<ServiceOutcome, ServiceError> {
     let service = &authorized.action().service;
     let Stream { sender, mut receiver } = stream;
@@ -68,7 +71,7 @@ pub async fn serve_service(
     let spliced = tokio::select! {
         biased;
         () = revoked.cancelled() => None,
-        spliced = splice(&mut tcp, &sender, &mut receiver) => Some(spliced),
+        spliced = splice(&mut tcp, &sender, &mut receiver, kept) => Some(spliced),
     };
     // Nothing more is taken from the caller: then finishing waits until it has the last word.
     drop(receiver);
@@ -76,7 +79,9 @@ pub async fn serve_service(
         Some(Ok(())) => {
             // It may take its time with the last of what the service said.
             let nothing = None::<&Notice>;
-            if let Err(error) = sender.conclude(nothing, timeouts::REPLY, revoked.cancelled()).await {
+            // A stream that outlives its connection waits until a loss of it is noticed; from then on its own time counts.
+            let patience = timeouts::REPLY + kept.map_or(Duration::ZERO, |_| timeouts::IDLE);
+            if let Err(error) = sender.conclude(nothing, patience, revoked.cancelled()).await {
                 tracing::debug!(%error, "the caller is gone before the end");
             }
             Ok(ServiceOutcome::Closed)
@@ -147,8 +152,10 @@ async fn splice(
     tcp: &mut TcpStream,
     sender: &StreamSender,
     receiver: &mut StreamReceiver,
+    kept: Option<Duration>,
 ) -> Result<(), Broke> {
-    sender.send_message(&Notice::Started { resume_ms: None }).await?;
+    let resume_ms = kept.map(|linger| u64::try_from(linger.as_millis()).unwrap_or(u64::MAX));
+    sender.send_message(&Notice::Started { resume_ms }).await?;
     let (read, write) = tcp.split();
     let mut down = pin!(copy_down(read, sender));
     {

@@ -40,7 +40,12 @@ fn rule(port: u16, more: &str) -> String {
 
 /// A company whose laptop may reach the service of web01 and do nothing else there, while db01 may not.
 async fn serving(backend: &Backend) -> Company {
-    let company = Company::new(&["web01", "laptop", "db01"]).await;
+    serving_with(backend, "").await
+}
+
+/// As [`serving`], with something in the `malai.toml` of web01.
+async fn serving_with(backend: &Backend, toml: &str) -> Company {
+    let company = Company::with_devices(&[("web01", toml), ("laptop", ""), ("db01", "")]).await;
     let port = backend.port();
     company
         .manager
@@ -258,6 +263,99 @@ async fn a_caller_that_is_lost_breaks_the_services_connection_off() {
     let broken = rest_of(&mut tcp).await.expect_err("not an end that could be taken for one");
     assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
     company.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_lost_again_and_again_goes_on_with_the_exact_bytes() {
+    let backend = Backend::new().await;
+    let company = serving(&backend).await;
+    let (laptop, network) = (company.machine("laptop"), &company.world.network);
+    let (a, b) = (company.machine("web01").machine_id(), laptop.machine_id());
+    let connection = connect(laptop, "ssh.web01.company").await.expect("is allowed");
+    let ServiceConnection { input, mut output } = connection;
+    let mut tcp = backend.accept().await;
+    let echo = async {
+        let (mut from, mut to) = tcp.split();
+        tokio::io::copy(&mut from, &mut to).await.expect("hears of no loss");
+        to.shutdown().await.expect("ends");
+    };
+    let body: Vec<u8> = (0..6_usize << 20).map(|n| ((n * 31 + n / 1000) % 251) as u8).collect();
+    let fed = body.clone();
+    let feed = async {
+        // Each connection carries so much, both ways together, before it breaks.
+        for (n, piece) in fed.chunks(512 * 1024).enumerate() {
+            network.cut_after(a, b, 100_000 + n * 50_021);
+            soon(input.write(Bytes::copy_from_slice(piece))).await.expect("is taken");
+        }
+        network.cut(a, b);
+        soon(input.end()).await.expect("ends");
+    };
+    let ((), (), back) = tokio::join!(soon(echo), feed, read_to_end(&mut output));
+    let back = back.expect("goes on to its end");
+    assert!(back == body, "{} of {} bytes", back.len(), body.len());
+    soon(output.closed()).await.expect("both have ended");
+    company.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_taken_away_while_the_caller_is_away_breaks_the_services_connection_off() {
+    let backend = Backend::new().await;
+    let company = serving(&backend).await;
+    let (laptop, network) = (company.machine("laptop"), &company.world.network);
+    let mut connection = connect(laptop, "ssh.web01.company").await.expect("is allowed");
+    let mut tcp = backend.accept().await;
+    let (a, b) = (company.machine("web01").machine_id(), laptop.machine_id());
+    network.partition(a, b);
+    network.cut(a, b);
+    company.manager.edit(|text| deny(&text, "laptop")).await;
+    let broken = rest_of(&mut tcp).await.expect_err("not an end that could be taken for one");
+    assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+    network.heal(a, b);
+    let error = read_to_end(&mut connection.output).await.expect_err("is over");
+    let told = [ErrorCode::AclRevoked, ErrorCode::PeerNotAdmitted, ErrorCode::StreamUnknown];
+    assert!(told.contains(&error), "{error:?}");
+    assert!(backend.is_untouched().await, "nothing is connected a second time");
+    company.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_away_for_longer_than_the_machine_waits_has_lost_the_connection() {
+    for (toml, away) in [("[limits]\nresume = \"0s\"\n", false), ("[limits]\nresume = \"1s\"\n", true)] {
+        let backend = Backend::new().await;
+        let company = serving_with(&backend, toml).await;
+        let (laptop, network) = (company.machine("laptop"), &company.world.network);
+        let mut connection = connect(laptop, "ssh.web01.company").await.expect("is allowed");
+        let mut tcp = backend.accept().await;
+        let (a, b) = (company.machine("web01").machine_id(), laptop.machine_id());
+        if away {
+            network.partition(a, b);
+        }
+        network.cut(a, b);
+        assert_eq!(read_to_end(&mut connection.output).await, Err(ErrorCode::PeerLost));
+        let broken = rest_of(&mut tcp).await.expect_err("not an end that could be taken for one");
+        assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+        company.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_cannot_go_on_is_promised_nothing() {
+    let backend = Backend::new().await;
+    let company = serving(&backend).await;
+    let web01 = company.machine("web01").machine_id();
+    // The laptop by its key, as an older version of malai asks.
+    company.machine("laptop").stop().await;
+    let laptop = company.world.endpoint(company.machine("laptop").machine_secret()).await;
+    let connection = connected(&laptop, web01).await;
+    let mut stream = soon(connection.open_stream()).await.expect("opens");
+    let asked = serde_json::json!({ "type": "connect", "service": "ssh" });
+    soon(stream.sender.send_message(&asked)).await.expect("sends");
+    let told = soon(stream.receiver.message::<serde_json::Value>()).await.expect("is answered");
+    assert_eq!(told, Some(serde_json::json!({ "type": "started" })));
+    let mut tcp = backend.accept().await;
+    company.world.network.cut(laptop.id52(), web01);
+    let broken = rest_of(&mut tcp).await.expect_err("not an end that could be taken for one");
+    assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -102,10 +102,19 @@ impl Cluster {
     ///
     /// When any step of it fails.
     pub fn linked(net: &TestNet) -> Option<(Self, UdpLink)> {
+        Self::linked_with(net, "")
+    }
+
+    /// As [`Self::linked`], with more in the config: nobody can change it later, since the manager is not linked.
+    ///
+    /// # Panics
+    ///
+    /// When any step of it fails.
+    pub fn linked_with(net: &TestNet, text: &str) -> Option<(Self, UdpLink)> {
         let port = UdpSocket::bind("[::1]:0").ok()?.local_addr().ok()?.port();
         let link = UdpLink::between_families(port)?;
         let lines = format!("allow_from = \"laptop, desk\"\naddresses = [\"{}\"]", link.address());
-        let mut cluster = Self::with_config(net, &["web01", "laptop", "desk"], &[("web01", &lines)], "");
+        let mut cluster = Self::with_config(net, &["web01", "laptop", "desk"], &[("web01", &lines)], text);
         let v4 = || "127.0.0.1:0".to_owned();
         for (name, bind) in [("web01", format!("[::1]:{port}")), ("laptop", v4()), ("desk", v4())] {
             let member = cluster.member(name);

@@ -39,6 +39,9 @@ pub enum Request {
     Connect {
         /// Its name, cluster-wide or within the machine.
         service: ServiceName,
+        /// What the caller will call this stream, should its connection be lost; absent: then it is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<ResumeToken>,
     },
     /// Go on with a stream whose connection was lost, on this one. Answered by a frame, not a message.
     Resume(ResumeStream),
