@@ -38,7 +38,27 @@ pub(crate) fn plain_words(words: impl IntoIterator<Item = OsString>) -> Vec<OsSt
         words[0] = "malai".into();
         words.insert(1, subcommand.into());
     }
+    // The first `--` would be taken as this program's: behind `rsh` it is one of ssh's words, which end its options.
+    if let Some(at) = subcommand_at(&words)
+        && words[at] == "rsh"
+        && words.get(at + 1).is_some_and(|word| word == "--")
+    {
+        words.insert(at + 1, "--".into());
+    }
     words
+}
+
+/// Where the subcommand stands: behind this program's own options.
+fn subcommand_at(words: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        match word.to_str() {
+            Some("--home" | "--connect-timeout") => at += 2,
+            Some(option) if option.starts_with('-') => at += 1,
+            _ => return Some(at),
+        }
+    }
+    None
 }
 
 fn subcommand(name: &str) -> Option<&'static str> {
@@ -58,6 +78,13 @@ mod tests {
         let plain = |words: &[&str]| plain_words(words.iter().map(OsString::from));
         assert_eq!(plain(&["/opt/x/malai-rsh", "-x", "h"]), ["malai", "rsh", "-x", "h"]);
         assert_eq!(plain(&["malai-rsh"]), ["malai", "rsh"]);
+        assert_eq!(plain(&["malai-rsh", "--", "-v", "h"]), ["malai", "rsh", "--", "--", "-v", "h"]);
+        assert_eq!(
+            plain(&["malai", "--home", "d", "rsh", "--", "h"]),
+            ["malai", "--home", "d", "rsh", "--", "--", "h"]
+        );
+        assert_eq!(plain(&["malai", "web01.company", "rsh", "--"]), ["malai", "web01.company", "rsh", "--"]);
+        assert_eq!(plain(&["malai", "rsh", "-x", "--", "h"]), ["malai", "rsh", "-x", "--", "h"]);
         for words in [&["malai", "rsh"][..], &["/x/malai-rsh/malai"], &["malai-other"], &[]] {
             assert_eq!(plain(words), words.iter().map(OsString::from).collect::<Vec<_>>());
         }

@@ -10,10 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::time::Sleep;
 
 /// A file that does not block. Room for more is waited for only while a writer needs it.
 ///
@@ -21,9 +23,21 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 #[derive(Debug)]
 pub struct TwoWay<F: AsRawFd> {
     file: AsyncFd<F>,
-    /// A second descriptor of the same file, registered for writing.
-    room: Mutex<Option<AsyncFd<OwnedFd>>>,
+    room: Mutex<Room>,
 }
+
+/// How room is waited for.
+#[derive(Debug)]
+enum Room {
+    NotNeeded,
+    /// By a second descriptor of the same file, registered for writing.
+    Told(AsyncFd<OwnedFd>),
+    /// There is no descriptor to be had just now: by looking again. It is no failure of the file's.
+    Looked(Pin<Box<Sleep>>),
+}
+
+/// How often room is looked for where the system has no descriptor to tell of it.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Whether a read that succeeded may have left something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +49,7 @@ pub enum Left {
 }
 
 impl<F: AsFd + AsRawFd> TwoWay<F> {
-    /// Takes a file that does not block. Needs a runtime with IO.
+    /// Takes a file that does not block. Needs a runtime with IO and time.
     ///
     /// # Errors
     /// What the system says, if such a file cannot be waited for.
@@ -43,7 +57,7 @@ impl<F: AsFd + AsRawFd> TwoWay<F> {
         #[expect(unsafe_code, reason = "the file must stay the same as long as it is registered")]
         // SAFETY: the `AsyncFd` owns the file, which is handed out by shared reference alone.
         let file = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?;
-        Ok(Self { file, room: Mutex::new(None) })
+        Ok(Self { file, room: Mutex::new(Room::NotNeeded) })
     }
 
     /// The file.
@@ -83,16 +97,25 @@ impl<F: AsFd + AsRawFd> TwoWay<F> {
         loop {
             match write(self.file.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let waiting = match &*room {
-                        Some(waiting) => waiting,
-                        None => room.insert(self.registered_to_write()?),
-                    };
+                    if matches!(*room, Room::NotNeeded) {
+                        *room = self.registered_to_write().map_or_else(
+                            |_| Room::Looked(Box::pin(tokio::time::sleep(LOOK_EVERY))),
+                            Room::Told,
+                        );
+                    }
                     // What was ready is tried by the next turn.
-                    ready!(waiting.poll_write_ready(cx))?.clear_ready();
+                    match &mut *room {
+                        Room::NotNeeded => {}
+                        Room::Told(waiting) => ready!(waiting.poll_write_ready(cx))?.clear_ready(),
+                        Room::Looked(sleep) => {
+                            ready!(sleep.as_mut().poll(cx));
+                            *room = Room::NotNeeded;
+                        }
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => {
-                    *room = None;
+                    *room = Room::NotNeeded;
                     return Poll::Ready(done);
                 }
             }
@@ -107,7 +130,7 @@ impl<F: AsFd + AsRawFd> TwoWay<F> {
         Ok(registered?)
     }
 
-    fn room(&self) -> MutexGuard<'_, Option<AsyncFd<OwnedFd>>> {
+    fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -232,8 +255,6 @@ impl Drop for WriteHalf {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
@@ -290,12 +311,12 @@ mod tests {
             }
         };
         let written = full.await;
-        assert!(written > 0 && write.0.room().is_some(), "{written}");
+        assert!(written > 0 && matches!(*write.0.room(), Room::Told(_)), "{written}");
         let mut write = write;
         let mut block = vec![0; 64 * 1024];
         let waits = tokio::spawn(async move {
             write.write_all(&[8; 10_000]).await.expect("there is room again");
-            assert!(write.0.room().is_none(), "room is not waited for any more");
+            assert!(matches!(*write.0.room(), Room::NotNeeded), "room is not waited for any more");
             let mut error = None;
             while error.is_none() {
                 error = write.write_all(&[9; 4096]).await.err();
@@ -308,6 +329,32 @@ mod tests {
         drop((far_read, far_write));
         let error = tokio::time::timeout(Duration::from_secs(30), waits).await.expect("ends").expect("joins");
         assert_eq!(error.map(|error| error.kind()), Some(io::ErrorKind::BrokenPipe));
+    }
+
+    #[tokio::test]
+    async fn a_writer_without_a_descriptor_to_spare_loses_nothing() {
+        let ((_read, mut write), (mut far_read, _far_write)) = pair();
+        // As if the system had none: what is looked at again and again is the file itself.
+        *write.0.room() = Room::Looked(Box::pin(tokio::time::sleep(LOOK_EVERY)));
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+        let sending = async {
+            for piece in bytes.chunks(100_000) {
+                let mut left = piece;
+                while !left.is_empty() {
+                    let none = matches!(*write.0.room(), Room::NotNeeded);
+                    if none {
+                        *write.0.room() = Room::Looked(Box::pin(tokio::time::sleep(LOOK_EVERY)));
+                    }
+                    let count = write.write(left).await.expect("is written");
+                    left = &left[count..];
+                }
+            }
+            drop(write);
+        };
+        let mut all = Vec::new();
+        let both = async { tokio::join!(sending, far_read.read_to_end(&mut all)).1 };
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("ends").expect("reads");
+        assert!(all == bytes);
     }
 
     #[tokio::test]

@@ -298,7 +298,9 @@ fn a_shell_is_recorded_from_its_start_to_its_end() {
     let ended = find(web01, |record| record["event"] == "session-ended" && record["status"] == 4);
     assert_eq!((&ended["outcome"], &ended["session"]), (&"exited".into(), &session.clone().into()));
     await_until("the end of the session", SOON, || sessions(laptop).is_empty());
-    assert_eq!(named(web01, "session-gone")["session"], session);
+    let gone = named(web01, "session-gone");
+    assert_eq!((&gone["session"], &gone["status"]), (&session.into(), &4.into()));
+    assert!(gone["duration_ms"].as_u64().is_some(), "{gone}");
     assert!(!all_bytes(web01).contains(SECRET));
     assert_eq!(verifies(web01)["whole"], true);
 }

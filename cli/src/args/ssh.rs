@@ -44,6 +44,7 @@ pub(crate) struct SshConfigArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RshArgs {
     /// What ssh takes: options, the machine, the command
+    // A `--` is one of them: it ends ssh's options, not this program's.
     #[arg(
         required = true,
         trailing_var_arg = true,

@@ -1,6 +1,7 @@
 //! `malai audit …`.
 
 use malai_core::api::AuditQuery;
+use malai_core::model::text::escape_json;
 
 use super::{Context, Outcome};
 use crate::args::{AuditCommand, AuditShowArgs};
@@ -23,7 +24,7 @@ async fn show(context: &Context, args: AuditShowArgs) -> Outcome {
     let mut records = client.audit_records(AuditQuery { since: args.since, peer: args.peer });
     while let Some(line) = records.next().await? {
         if context.global.json {
-            context.output.line(&line.raw);
+            context.output.line(&escape_json(&line.raw));
         } else {
             context.output.line(&view::audit_line(&line));
         }

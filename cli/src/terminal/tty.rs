@@ -31,6 +31,9 @@ impl Tty {
             Side::Output => OFlags::WRONLY,
         };
         let name = rustix::termios::ttyname(file, Vec::new()).ok()?;
+        // Other names stand for whatever terminal is meant just then: opened again it is another one.
+        let number = name.to_str().ok()?.strip_prefix("/dev/pts/")?;
+        number.parse::<u32>().ok()?;
         let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).ok()?;
         TwoWay::new(opened).ok().map(Self)

@@ -49,8 +49,9 @@ fn said(record: &AuditRecord) -> String {
             let end = end(*outcome, *status, *code, *duration_ms, *started);
             format!("{}'s session{name} {end}", who(by))
         }
-        AuditEvent::SessionGone { by, session } => {
-            format!("{}'s session {session} is no more", who(by))
+        AuditEvent::SessionGone { by, session, status, .. } => {
+            let status = status.map(|status| format!(": its program had ended with status {status}"));
+            format!("{}'s session {session} is no more{}", who(by), status.unwrap_or_default())
         }
         AuditEvent::ServiceOpened { by, service } => {
             format!("{} connects to the service {service}", who(by))

@@ -63,7 +63,20 @@ fn events() -> Vec<AuditEvent> {
             code: None,
             duration_ms: 90_000,
         },
-        AuditEvent::SessionGone { by: laptop(), session: session() },
+        AuditEvent::SessionGone {
+            by: laptop(),
+            session: session(),
+            outcome: Some(Outcome::Exited),
+            status: Some(7),
+            duration_ms: Some(61_000),
+        },
+        AuditEvent::SessionGone {
+            by: laptop(),
+            session: session(),
+            outcome: None,
+            status: None,
+            duration_ms: None,
+        },
         AuditEvent::ServiceOpened { by: laptop(), service: "ssh".parse().expect("a name") },
         AuditEvent::ServiceClosed {
             by: laptop(),

@@ -51,7 +51,8 @@ impl AuditError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full: make room on it".to_owned())
             }
-            Self::Io { .. } | Self::Busy | Self::Overrun => None,
+            Self::Busy => Some("a program of this user holds a lock on the folder audit/: end it".to_owned()),
+            Self::Io { .. } | Self::Overrun => None,
         }
     }
 }

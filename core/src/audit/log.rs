@@ -224,6 +224,15 @@ impl Shared {
         std::mem::take(&mut *locked(&self.queue))
     }
 
+    /// Takes the records that somebody waits for; the others wait on for a lock that is held meanwhile.
+    fn take_those_who_wait(&self) -> Queue {
+        let mut queue = locked(&self.queue);
+        let (waited_for, others) =
+            std::mem::take(&mut queue.waiting).into_iter().partition(|entry| entry.done.is_some());
+        queue.waiting = others;
+        Queue { waiting: waited_for, lost: 0 }
+    }
+
     /// Writes what waits; `done` says whether somebody else has done all that matters meanwhile.
     async fn write_waiting(&self, done: impl Fn() -> bool) {
         let mut files = self.files.lock().await;
@@ -235,7 +244,7 @@ impl Shared {
             match files.try_lock() {
                 Ok(true) => return self.write(&mut files),
                 Ok(false) if begun.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_PAUSE).await,
-                Ok(false) => return self.fail(&AuditError::Busy, self.take_waiting()),
+                Ok(false) => return self.fail(&AuditError::Busy, self.take_those_who_wait()),
                 Err(error) => return self.fail(&error, self.take_waiting()),
             }
         }

@@ -34,7 +34,7 @@ use crate::host::HostError;
 #[cfg(all(feature = "host", unix))]
 use crate::service::{ServiceError, ServiceOutcome};
 #[cfg(all(feature = "host", unix))]
-use crate::terminal::{SessionOutcome, SessionRecord};
+use crate::terminal::{SessionEnd, SessionOutcome, SessionRecord};
 
 impl Node {
     pub(super) fn audit(&self) -> &AuditLog {
@@ -248,8 +248,19 @@ impl Node {
 
 /// Records that a session's process is no more.
 #[cfg(all(feature = "host", unix))]
-pub(super) fn record_session_gone(audit: &AuditLog, record: &SessionRecord) {
-    let event = AuditEvent::SessionGone { by: owner_of(record), session: record.session.clone() };
+pub(super) fn record_session_gone(audit: &AuditLog, record: &SessionRecord, end: Option<&SessionEnd>) {
+    let ran = end.and_then(|end| u64::try_from(end.at.duration_since(record.started).as_millis()).ok());
+    let (outcome, status) = match end.map(|end| Outcome::of_end(&end.end)) {
+        Some((outcome, status)) => (Some(outcome), status),
+        None => (None, None),
+    };
+    let event = AuditEvent::SessionGone {
+        by: owner_of(record),
+        session: record.session.clone(),
+        outcome,
+        status,
+        duration_ms: ran,
+    };
     audit.record(AuditRecord::of_cluster(audit.now(), &record.cluster, event));
 }
 
@@ -384,8 +395,7 @@ fn by(loaded: &LoadedCluster, asker: Asker) -> By {
 #[cfg(all(feature = "host", unix))]
 fn unrecorded(error: &AuditError, here: bool) -> WireError {
     let why = WireError::of(error.code(), error, error.hint());
-    let hint =
-        "its malai.toml says audit = \"required\", and its malai.log says what is wrong: is the disk full?";
+    let hint = "its malai.toml says audit = \"required\", and its malai.log says what is wrong: is the disk full, or the folder locked?";
     WireError {
         code: error.code(),
         message: if here {

@@ -14,8 +14,8 @@ use super::{Member, Node};
 use crate::cluster::{self, LoadedCluster, RunDenied};
 use crate::p2p::{Stream, stream_code};
 use crate::terminal::{
-    self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionGrant, SessionJob,
-    SessionOutcome, SessionRecord, Sessions,
+    self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionEnd, SessionGrant,
+    SessionJob, SessionOutcome, SessionRecord, Sessions,
 };
 use malai_model::audit::{Outcome, Wanted};
 use malai_model::code::ErrorCode;
@@ -65,7 +65,9 @@ impl Node {
         let opened = self
             .blocking(move |node| {
                 let audit = node.audit().clone();
-                let gone = Arc::new(move |record: &SessionRecord| record_session_gone(&audit, record));
+                let gone = Arc::new(move |record: &SessionRecord, end: Option<&SessionEnd>| {
+                    record_session_gone(&audit, record, end);
+                });
                 Ok(Sessions::open(node.home().clone(), program, gone))
             })
             .await;

@@ -90,7 +90,10 @@ impl SessionHost {
         let daemon = effective_uid();
         // Where it fails the program is killed: it is never read by a process that has more rights than it.
         let started = open_log(&order.dir).and_then(|log| {
-            let (running, user) = start(&order, lock, daemon, umask)?;
+            let end =
+                life::end_file(&order.dir).map_err(|error| session_failed("start a session", &error))?;
+            let (mut running, user) = start(&order, lock, daemon, umask)?;
+            running.leave_end_in(end);
             become_user(&user).map_err(|error| WireError::of(error.code(), &error, error.hint()))?;
             Ok((running, log))
         });

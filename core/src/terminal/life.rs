@@ -1,18 +1,23 @@
 //! Whether a session's process lives: it holds the lock of its directory from its first moment to its last.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
+use malai_model::wire::CommandEnd;
 use serde::{Deserialize, Serialize};
 
+use super::record::SessionEnd;
 use crate::host::SessionsBelow;
 
 const LOCK: &str = "lock";
+const END: &str = "end";
+/// The longest end that is read, in bytes: it was written by a process that may run as another user.
+const MOST_END: u64 = 1024;
 
 /// A process that cannot be taken for another one: numbers are given again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,25 @@ pub(super) fn look(dir: &Path) -> io::Result<Life> {
         Err(TryLockError::WouldBlock) => Ok(Life::Lives),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// In the session's process, before it becomes its user: the file for how its program ends.
+pub(super) fn end_file(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(dir.join(END))
+}
+
+/// Leaves how the program ended.
+pub(super) fn leave_end(file: &mut File, end: CommandEnd) -> io::Result<()> {
+    let text = serde_json::to_vec(&SessionEnd { end, at: jiff::Timestamp::now() })?;
+    file.write_all(&text)
+}
+
+/// What was left; `None` if nothing was, as by a process that was killed.
+pub(super) fn left_end(dir: &Path) -> Option<SessionEnd> {
+    let file = File::open(dir.join(END)).ok()?;
+    let mut text = Vec::new();
+    file.take(MOST_END).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 fn open(dir: &Path) -> io::Result<Option<File>> {

@@ -58,7 +58,7 @@ pub use job::{Audience, Opener, SessionGrant, SessionJob};
 #[cfg(all(feature = "host", unix))]
 pub use protocol::EndReason;
 #[cfg(all(feature = "host", unix))]
-pub use record::{SessionAsk, SessionEffect, SessionRecord};
+pub use record::{SessionAsk, SessionEffect, SessionEnd, SessionRecord};
 #[cfg(all(feature = "host", unix))]
 pub use registry::{SessionWatch, Sessions};
 #[cfg(all(feature = "host", unix))]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use malai_model::id::Id52;
 use malai_model::name::ClusterAlias;
-use malai_model::wire::SessionId;
+use malai_model::wire::{CommandEnd, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// A session, as `session.json` in its directory has it. Fields are only added.
@@ -25,6 +25,15 @@ pub struct SessionRecord {
     pub user: String,
     /// When it began.
     pub started: Timestamp,
+}
+
+/// How a session's program ended, as its process leaves it beside the record: it may be that nobody is there to hear it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEnd {
+    /// How.
+    pub end: CommandEnd,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// What a session was asked to be.

@@ -17,7 +17,7 @@ use super::host::SESSION_PROGRAM;
 use super::job::{HostJob, HostReply, SessionJob};
 use super::life::{self, Life};
 use super::protocol::EndReason;
-use super::record::SessionRecord;
+use super::record::{SessionEnd, SessionRecord};
 use crate::home::{Home, HomeError};
 use crate::host::{Executable, LocalUser, OwnProgram, Process, SpawnRequest};
 use crate::timeouts;
@@ -50,12 +50,12 @@ struct Inner {
 /// Hears of each session once when its process is no more. Called from any thread; must not block.
 pub trait SessionWatch: Send + Sync {
     /// Hears of one.
-    fn gone(&self, record: &SessionRecord);
+    fn gone(&self, record: &SessionRecord, end: Option<&SessionEnd>);
 }
 
-impl<F: Fn(&SessionRecord) + Send + Sync> SessionWatch for F {
-    fn gone(&self, record: &SessionRecord) {
-        self(record);
+impl<F: Fn(&SessionRecord, Option<&SessionEnd>) + Send + Sync> SessionWatch for F {
+    fn gone(&self, record: &SessionRecord, end: Option<&SessionEnd>) {
+        self(record, end);
     }
 }
 
@@ -450,6 +450,7 @@ impl Sessions {
                 return false;
             }
         };
+        let end = life::left_end(&dir);
         let removed = self
             .inner
             .home
@@ -460,7 +461,7 @@ impl Sessions {
         }
         let entry = self.entries().remove(session);
         if let Some(entry) = entry {
-            self.inner.gone.0.gone(&entry.record);
+            self.inner.gone.0.gone(&entry.record, end.as_ref());
         }
         true
     }

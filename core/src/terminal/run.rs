@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::life;
 use super::outbox::Outbox;
 use super::protocol::{EndReason, Frame, FrameReader, FromHost, Hello, ToHost};
 use super::session::{ClientId, Session};
@@ -110,6 +111,8 @@ pub(super) struct Running {
     /// Whether nothing has happened for a while.
     rests: bool,
     ending: Option<(EndReason, Ending)>,
+    /// Where the end is left for whoever looks later.
+    end_file: Option<std::fs::File>,
     /// Those who wait for the end.
     asked_end: Vec<Outbox>,
 }
@@ -147,7 +150,13 @@ impl Running {
             rests: false,
             ending: None,
             asked_end: Vec::new(),
+            end_file: None,
         }
+    }
+
+    /// Leaves in a file how the program ended, when it has.
+    pub(super) fn leave_end_in(&mut self, file: std::fs::File) {
+        self.end_file = Some(file);
     }
 
     /// Runs until the program has ended and somebody knows, or nobody came for a long time.
@@ -300,6 +309,11 @@ impl Running {
     fn is_drained(&mut self) {
         let (Some(end), None) = (self.exited, self.session.ended()) else { return };
         self.session.end(end, self.ending.as_ref().map(|(reason, _)| *reason));
+        if let Some(mut file) = self.end_file.take()
+            && let Err(error) = life::leave_end(&mut file, end)
+        {
+            tracing::warn!(%error, "how the program ended is not left for later");
+        }
         for outbox in &self.asked_end {
             outbox.say(&FromHost::Ended(end));
             outbox.close();

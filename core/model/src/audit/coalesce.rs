@@ -11,8 +11,8 @@ use crate::name::ClusterAlias;
 
 /// For how long denials are counted before the count is recorded.
 const WINDOW: Duration = Duration::from_secs(1);
-/// For how long those of strangers are at most: identities cost them nothing, so the longer they go on the longer it is,
-/// or they could have the older records rotated away.
+/// For how long they are at most: the longer somebody goes on the longer it is, or who may do nothing could have the
+/// older records rotated away.
 const LONGEST_WINDOW: Duration = Duration::from_secs(60);
 /// How many words of what was asked for are kept.
 const WORDS: usize = 8;
@@ -85,8 +85,8 @@ impl Coalescer {
                 window.count(denial);
                 return records;
             }
-            // Still at it when the time was over: of strangers, the next time is longer.
-            if key.1.is_none() && window.counted.is_some() {
+            // Still at it when the time was over: the next time is longer.
+            if window.counted.is_some() {
                 length = (window.length * 2).min(LONGEST_WINDOW);
             }
             records.extend(window.record(&key, denial.time));
@@ -108,7 +108,7 @@ impl Coalescer {
             let Some(record) = window.record(key, now) else { return false };
             summary.records.push(record);
             // The flood may go on: then the next one is counted at once, and not told by itself.
-            let length = if key.1.is_none() { (window.length * 2).min(LONGEST_WINDOW) } else { WINDOW };
+            let length = (window.length * 2).min(LONGEST_WINDOW);
             *window = Window { began: now, length, counted: None };
             let end = window.end();
             summary.next = Some(summary.next.map_or(end, |next| next.min(end)));

@@ -220,6 +220,15 @@ pub enum AuditEvent {
         by: By,
         /// Which.
         session: SessionId,
+        /// How its program ended, as the session's process left it; absent if that was killed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcome: Option<Outcome>,
+        /// The program's status.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u8>,
+        /// How long it ran.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<u64>,
     },
     /// A peer is about to be connected to a service.
     ServiceOpened {
@@ -377,11 +386,20 @@ impl Outcome {
 }
 
 /// A word of a peer's for a record: as it is, but short, or a member could turn the log over by a few denied requests.
+/// What JSON makes longer counts as that.
 pub fn bounded_word(word: &str) -> String {
-    if word.len() <= WORD_LIMIT {
-        return word.to_owned();
+    let mut length = 0;
+    for (at, character) in word.char_indices() {
+        length += match character {
+            '"' | '\\' => 2,
+            control if control.is_control() => 6,
+            other => other.len_utf8(),
+        };
+        if length > WORD_LIMIT {
+            return format!("{}… ({} bytes)", &word[..at], word.len());
+        }
     }
-    format!("{}… ({} bytes)", &word[..word.floor_char_boundary(WORD_LIMIT)], word.len())
+    word.to_owned()
 }
 
 #[cfg(test)]
@@ -393,6 +411,9 @@ mod tests {
         assert_eq!(bounded_word("systemctl"), "systemctl");
         let cut = bounded_word(&"é".repeat(5_000));
         assert!(cut.len() < 200 && cut.ends_with("(10000 bytes)"), "{cut}");
+        let controls = bounded_word(&"\u{1}".repeat(100));
+        assert!(controls.ends_with("(100 bytes)"), "{controls:?}");
+        assert!(serde_json::to_string(&controls).expect("is text").len() < 200);
         let uneven = bounded_word(&format!("a{}", "é".repeat(100)));
         assert!(uneven.starts_with("aé") && uneven.ends_with("(201 bytes)"), "{uneven}");
     }

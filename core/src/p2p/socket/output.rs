@@ -89,7 +89,11 @@ impl Output {
                         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                             tracing::debug!(%error, "nobody reads a stream's socket any more");
                         }
-                        _ => tracing::warn!(%error, "a stream's socket cannot be written: the stream ends"),
+                        _ => {
+                            tracing::warn!(%error, "a stream's socket cannot be written: the stream ends");
+                            // Both ends shall hear of it, the other one by the socket's end.
+                            _ = socket.stream.file().shutdown(std::net::Shutdown::Both);
+                        }
                     }
                     self.close();
                 }

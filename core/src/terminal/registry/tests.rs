@@ -46,7 +46,12 @@ impl Stand {
 
     fn open(&self) -> Sessions {
         let home = Home::open(self.home.path().to_owned(), Create::No).expect("a home");
-        Sessions::open(home, OwnProgram::at("/nonexistent"), Arc::new(|_: &SessionRecord| {})).expect("opens")
+        Sessions::open(
+            home,
+            OwnProgram::at("/nonexistent"),
+            Arc::new(|_: &SessionRecord, _: Option<&SessionEnd>| {}),
+        )
+        .expect("opens")
     }
 
     fn is_dead(&mut self) -> bool {
@@ -105,7 +110,7 @@ async fn who_hangs_up_is_not_taken_for_dead() {
     let home = Home::open(stand.home.path().to_owned(), Create::No).expect("a home");
     let entries = Mutex::new(BTreeMap::new());
     let program = OwnProgram::at("/nonexistent");
-    let gone = Gone(Arc::new(|_: &SessionRecord| {}));
+    let gone = Gone(Arc::new(|_: &SessionRecord, _: Option<&SessionEnd>| {}));
     let sessions = Sessions { inner: Arc::new(Inner { home, program, entries, gone }) };
     let end = tokio::select! {
         end = sessions.end_process(&stand.session, EndReason::Revoked) => end.expect("is ended"),
