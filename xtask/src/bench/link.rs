@@ -44,7 +44,7 @@ pub(super) fn measure(size: Size, net: &TestNet) -> Outcome<Vec<Row>> {
             beside: format!("without the delay {}", milliseconds(near[0])),
             wanted: "3 round trips or fewer",
             came_out: format!("{cold:.1} round trips"),
-            met: Some(cold < 3.5),
+            met: Some(cold < 3.05),
             limit: "the handshake, then the request with its answer; the end is not waited for",
         },
         Row {
@@ -53,7 +53,7 @@ pub(super) fn measure(size: Size, net: &TestNet) -> Outcome<Vec<Row>> {
             beside: format!("without the delay {}", milliseconds(near[1])),
             wanted: "1 round trip",
             came_out: format!("{warm:.1} round trips"),
-            met: Some(warm < 1.5),
+            met: Some(warm < 1.1),
             limit: "the request and its answer; a connection that was silent for more than 8 s is asked first whether it lives",
         },
         Row {
