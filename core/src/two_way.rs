@@ -4,18 +4,24 @@
 //! something, which is news only to a writer that waits for room. On the way of a key from a terminal to a machine and
 //! back there were eight such wake-ups beside the ten that carry it.
 
+#[cfg(feature = "host")]
+mod halves;
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Sleep;
+
+#[cfg(feature = "host")]
+pub(crate) use halves::{ReadHalf, WriteHalf};
 
 /// A file that does not block. Room for more is waited for only while a writer needs it.
 ///
@@ -163,14 +169,6 @@ impl UnixSocket {
         Self::new(stream.into_std()?)
     }
 
-    /// Reads into the free part of a buffer.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_read_with(cx, |mut stream| {
-            let count = io::Read::read(&mut stream, buffer)?;
-            Ok((count, left_behind(count, buffer.len())))
-        })
-    }
-
     /// Reads into the free part of a buffer, at most so many bytes.
     pub(crate) fn poll_read_buf(
         &self,
@@ -199,12 +197,6 @@ impl UnixSocket {
             several => io::Write::write_vectored(&mut stream, several),
         })
     }
-
-    /// Takes it apart for two tasks.
-    pub(crate) fn halves(self) -> (ReadHalf, WriteHalf) {
-        let both = Arc::new(self);
-        (ReadHalf(Arc::clone(&both)), WriteHalf(both))
-    }
 }
 
 /// What a read of `count` bytes with that much room leaves. The end is no news that would come again.
@@ -212,48 +204,7 @@ fn left_behind(count: usize, room: usize) -> Left {
     if (1..room).contains(&count) { Left::Nothing } else { Left::Perhaps }
 }
 
-/// The receiving half of a socket.
-#[derive(Debug)]
-pub(crate) struct ReadHalf(Arc<UnixSocket>);
-
-/// The sending half of a socket. Dropping it tells the other end that nothing more comes.
-#[derive(Debug)]
-pub(crate) struct WriteHalf(Arc<UnixSocket>);
-
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let count = ready!(self.0.poll_read(cx, buffer.initialize_unfilled()))?;
-        buffer.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for WriteHalf {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.file().shutdown(std::net::Shutdown::Write))
-    }
-}
-
-impl Drop for WriteHalf {
-    fn drop(&mut self) {
-        // If the other end is gone there is nobody to tell.
-        _ = self.0.file().shutdown(std::net::Shutdown::Write);
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "host"))]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
