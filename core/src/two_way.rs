@@ -204,7 +204,8 @@ fn left_behind(count: usize, room: usize) -> Left {
     if (1..room).contains(&count) { Left::Nothing } else { Left::Perhaps }
 }
 
-#[cfg(all(test, feature = "host"))]
+#[cfg(test)]
+#[cfg(feature = "host")]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;

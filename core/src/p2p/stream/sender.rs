@@ -269,8 +269,8 @@ impl StreamSender {
         self.shared.connection().path()
     }
 
-    #[cfg(all(feature = "host", unix))]
     /// Says whether what the stream travels on ended without anybody wanting it.
+    #[cfg(all(feature = "host", unix))]
     pub(crate) fn is_lost(&self) -> bool {
         self.shared.connection().is_lost()
     }
