@@ -52,3 +52,43 @@ impl Opening {
         self.until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn token(number: u8) -> ResumeToken {
+        ResumeToken::from_random([number; 16])
+    }
+
+    fn opened_by_1() -> Opening {
+        Opening::new(Opener { client: token(1), kept: Duration::ZERO })
+    }
+
+    #[test]
+    fn a_client_that_comes_back_or_another_that_comes_knows_of_it() {
+        for second in [1, 2] {
+            let mut opening =
+                opened_by_1().attached(1, &token(1)).expect("its first connection proves nothing");
+            opening.gone(1);
+            assert!(opening.attached(2, &token(second)).is_none(), "client {second}");
+        }
+    }
+
+    #[test]
+    fn who_comes_without_having_opened_it_knows_of_it() {
+        assert!(opened_by_1().attached(1, &token(2)).is_none());
+    }
+
+    #[test]
+    fn only_the_opener_s_going_counts() {
+        let mut opening = opened_by_1().attached(1, &token(1)).expect("its first connection proves nothing");
+        let before = opening.until();
+        opening.gone(9);
+        assert_eq!(opening.until(), before);
+        opening.gone(1);
+        assert!(opening.until() < before && opening.until() <= Instant::now());
+    }
+}
