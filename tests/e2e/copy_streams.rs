@@ -8,7 +8,7 @@ use std::time::Duration;
 use malai_testkit::{Cluster, Output, TestNet, await_until};
 use sha2::{Digest, Sha256};
 
-use crate::{SOON, net, open_cluster, scaled};
+use crate::{SOON, net, not_run, open_cluster, scaled};
 
 const MIB: usize = 1024 * 1024;
 const LONG: Duration = Duration::from_secs(120);
@@ -38,12 +38,11 @@ fn at(machine: &str, path: &Path) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "figures, and a test that did not run says so")]
+#[expect(clippy::print_stderr, reason = "figures")]
 fn several_streams_are_used_where_the_round_trip_is_long_and_are_faster_at_full_size() {
     let net = net();
     let Some((cluster, link)) = Cluster::linked(&net) else {
-        eprintln!("not run: there is no IPv6 on loopback");
-        return;
+        return not_run("there is no IPv6 on loopback");
     };
     let laptop = cluster.home("laptop");
     let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));

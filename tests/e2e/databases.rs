@@ -23,7 +23,6 @@ struct Postgres<'a> {
 impl<'a> Postgres<'a> {
     fn start(user: &'a TestUser) -> Option<Self> {
         let Some(programs) = newest_programs() else {
-            assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed");
             not_run("PostgreSQL is not installed");
             return None;
         };

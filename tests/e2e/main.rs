@@ -28,19 +28,13 @@ mod users;
 
 use std::time::Duration;
 
-use malai_testkit::{Cluster, TestNet};
+use malai_testkit::{Cluster, TestNet, not_run};
 
 /// How long something may take that takes no time on an idle machine.
 const SOON: Duration = Duration::from_secs(30);
 
 fn net() -> TestNet {
     TestNet::new(env!("CARGO_BIN_EXE_malai"))
-}
-
-/// Says that a test did not run, and why.
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
-fn not_run(why: &str) {
-    eprintln!("not run: {why}");
 }
 
 /// A cluster where the laptop may run anything on web01.

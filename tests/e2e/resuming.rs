@@ -8,7 +8,7 @@ use std::time::Duration;
 use malai_testkit::Cluster;
 use sha2::{Digest, Sha256};
 
-use crate::{SOON, net};
+use crate::{SOON, net, not_run};
 
 /// Longer than a connection that hears nothing lives, which is 15 s.
 fn away() -> Duration {
@@ -16,12 +16,10 @@ fn away() -> Duration {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn a_command_over_a_link_that_drops_ends_with_the_right_bytes_and_status() {
     let net = net();
     let Some((cluster, link)) = Cluster::linked(&net) else {
-        eprintln!("not run: there is no IPv6 on loopback");
-        return;
+        return not_run("there is no IPv6 on loopback");
     };
     // Some ten seconds of output, in bursts.
     let (bursts, lines) = (400, 5000);
@@ -53,7 +51,6 @@ fn a_command_over_a_link_that_drops_ends_with_the_right_bytes_and_status() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn bytes_through_stdio_over_a_link_that_drops_arrive_exactly_both_ways() {
     let net = net();
     let callers = ["laptop", "desk"];
@@ -61,8 +58,7 @@ fn bytes_through_stdio_over_a_link_that_drops_arrive_exactly_both_ways() {
     let port = service.local_addr().expect("an address").port();
     let rule = format!("[machine.web01.tcp.echo]\nport = {port}\nallow_from = \"{}\"\n", callers.join(", "));
     let Some((cluster, link)) = Cluster::linked_with(&net, &rule) else {
-        eprintln!("not run: there is no IPv6 on loopback");
-        return;
+        return not_run("there is no IPv6 on loopback");
     };
     // What it hears it says: so much at once, the rest when the link is cut.
     let first = 1_000_000;

@@ -10,7 +10,7 @@ use malai_testkit::{Cluster, Signal, TestHome, await_until};
 use serde_json::{Value, json};
 
 use crate::commands::is_gone;
-use crate::{SOON, Way, net, open_cluster};
+use crate::{SOON, Way, net, not_run, open_cluster};
 
 /// A user of this system that is not the one who runs the tests.
 const NOBODY: u32 = 65534;
@@ -300,11 +300,6 @@ fn as_another_user(script: &str, socket: &std::path::Path) -> Option<Command> {
     command.args(["-MIO::Socket::UNIX", "-e", script]).arg(socket).uid(NOBODY).gid(NOBODY);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     Some(command)
-}
-
-#[expect(clippy::print_stderr, reason = "who reads the test's output should know that nothing was tested")]
-fn not_run(why: &str) {
-    eprintln!("not run: {why}");
 }
 
 #[test]

@@ -16,20 +16,14 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-fn is_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0")
-}
-
 /// Finds programs. If one is missing it says so and returns `None`; on CI the test fails.
 ///
 /// # Panics
 /// On CI, when one is missing.
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
 pub(crate) fn all<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let found = programs.map(|program| find(program).ok_or(program));
     if let Some(Err(missing)) = found.iter().find(|found| found.is_err()) {
-        assert!(!is_ci(), "{missing} is missing: .ci/run installs it");
-        eprintln!("not run: no {missing}");
+        malai_testkit::not_run(&format!("{missing} is not installed"));
         return None;
     }
     Some(found.map(|found| found.unwrap_or_default()))

@@ -154,7 +154,7 @@ impl Files {
             self.rotate()?;
         }
         let path = self.dir.join(CURRENT);
-        let first = self.head.seq + 1;
+        let first = self.head.seq.saturating_add(1);
         let Some(current) = &mut self.current else { return Err(AuditError::Busy) };
         if current.length == 0 {
             current.first = first;
@@ -208,7 +208,7 @@ impl Files {
         }
         self.go_on_from(end.head);
         self.current = Some(Current {
-            first: first_number(&mut file).map_err(read)?.unwrap_or(self.head.seq + 1),
+            first: first_number(&mut file).map_err(read)?.unwrap_or(self.head.seq.saturating_add(1)),
             file: Arc::new(file),
             identity: identity(&meta),
             length: end.whole,
@@ -245,7 +245,7 @@ impl Files {
         let file = open_to_append(&path).map_err(|error| AuditError::io("open", &path, error))?;
         let meta = file.metadata().map_err(|error| AuditError::io("look at", &path, error))?;
         self.current = Some(Current {
-            first: self.head.seq + 1,
+            first: self.head.seq.saturating_add(1),
             file: Arc::new(file),
             identity: identity(&meta),
             length: 0,

@@ -15,7 +15,10 @@ pub struct Daemon {
 impl Daemon {
     pub(crate) fn spawn(home: &TestHome) -> Self {
         let stderr = home.net().stderr_file(home.name());
-        let running = home.command(["daemon", "--foreground"]).stderr_to(stderr).spawn();
+        // What a failed test prints is the log, by default without what only helps to find its cause.
+        let verbose = std::env::var_os("MALAI_E2E_VERBOSE").map(|_| "-vv");
+        let words = verbose.into_iter().chain(["daemon", "--foreground"]);
+        let running = home.command(words).stderr_to(stderr).spawn();
         Self { home: home.clone(), running }
     }
 

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::not_run;
+
 /// How long others may hold the lock of the list of users.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +26,7 @@ impl TestUser {
     ///
     /// # Panics
     ///
-    /// When it should be possible and is not.
+    /// When it should be possible and is not; on CI, when it is not possible.
     pub fn make() -> Option<Self> {
         Self::with_shell("/bin/bash")
     }
@@ -85,15 +87,18 @@ impl Drop for TestUser {
     }
 }
 
-/// Says whether this process has root; if not, prints that the test is not run.
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+/// Says whether this process has root and can make users; if not, that the test is [not run](not_run).
+///
+/// # Panics
+///
+/// On CI, when it has not or cannot.
 pub fn is_root() -> bool {
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("not run: it needs root");
+        not_run("it needs root");
         return false;
     }
     if Command::new("useradd").arg("--help").output().is_err() {
-        eprintln!("not run: there is no useradd");
+        not_run("there is no useradd");
         return false;
     }
     true

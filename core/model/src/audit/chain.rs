@@ -98,7 +98,7 @@ impl Head {
     /// When the record has no form in JSON, which none of ours is. Then nothing has changed.
     pub fn append(&mut self, record: &AuditRecord, out: &mut Vec<u8>) -> Result<u64, serde_json::Error> {
         let begin = out.len();
-        let seq = self.seq + 1;
+        let seq = self.seq.saturating_add(1);
         if let Err(error) =
             serde_json::to_writer(&mut *out, &Line { schema: SCHEMA, seq, prev: self.digest, record })
         {

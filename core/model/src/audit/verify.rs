@@ -85,7 +85,7 @@ impl Verifier {
             Err(problem) => {
                 self.broken_at(after, None, BreakKind::Unreadable(problem.to_string()));
                 // The next line was written after this one, whatever it said.
-                let seq = self.head.map_or(1, |head| head.seq + 1);
+                let seq = self.head.map_or(1, |head| head.seq.saturating_add(1));
                 self.first.get_or_insert(seq);
                 self.head = Some(Head { seq, digest });
                 return;
@@ -95,8 +95,8 @@ impl Verifier {
             Some(before) if read.prev != before.digest => {
                 Some(BreakKind::Digest { expected: before.digest, found: read.prev })
             }
-            Some(before) if read.seq != before.seq + 1 => {
-                Some(BreakKind::Sequence { expected: before.seq + 1, found: read.seq })
+            Some(before) if read.seq != before.seq.saturating_add(1) => {
+                Some(BreakKind::Sequence { expected: before.seq.saturating_add(1), found: read.seq })
             }
             Some(_) => None,
             None if (read.seq == 1) != (read.prev == RecordDigest::NONE) || read.seq == 0 => {

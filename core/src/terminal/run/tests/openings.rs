@@ -19,9 +19,9 @@ async fn a_session_whose_client_goes_without_a_word_ends() {
 #[tokio::test]
 async fn a_session_that_ended_by_itself_is_not_kept_for_a_client_that_did_not_know_of_it() {
     let opener = Opener { client: token(1), kept: Duration::from_millis(200) };
-    let rig = Rig::start_for("read line; exit 4", Patience::default(), Some(opener));
-    let client = rig.attach(control(1, Some(0))).await;
-    drop(client);
+    let rig = Rig::start_for("exit 4", Patience::default(), Some(opener));
+    rig.await_info("its end", |info| info.ended.is_some()).await;
+    drop(rig.attach(control(1, Some(0))).await);
     rig.goes().await;
 }
 
@@ -42,29 +42,4 @@ async fn a_session_whose_client_knows_of_it_goes_on_without_it() {
         assert_eq!(rig.info().await.ended, None, "{way}");
         rig.end().await;
     }
-}
-
-#[tokio::test]
-async fn a_client_that_comes_back_or_another_that_comes_knows_of_it() {
-    for second in [1, 2] {
-        let rig = start(LONG);
-        drop(rig.attach(control(1, Some(0))).await);
-        rig.await_info("alone", |info| !info.attached).await;
-        drop(rig.attach(control(second, Some(0))).await);
-        rig.await_info("alone again", |info| !info.attached).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(rig.info().await.ended, None);
-        rig.end().await;
-    }
-}
-
-#[tokio::test]
-async fn what_watches_without_having_opened_it_knows_of_it() {
-    let rig = start(Duration::ZERO);
-    let watcher = rig.attach(watch(2)).await;
-    drop(watcher);
-    rig.await_info("alone", |info| info.watchers == 0).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(rig.info().await.ended, None);
-    rig.end().await;
 }
