@@ -13,6 +13,7 @@ mod crashes;
 mod daemons;
 mod databases;
 mod drains;
+mod far;
 mod hostile;
 mod invites;
 mod many;

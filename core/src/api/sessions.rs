@@ -42,9 +42,13 @@ impl Client {
     /// A session that a cancelled call started ends.
     pub async fn open_session(&self, request: SessionRequest) -> Result<AttachedSession, Error> {
         let (opened, session) = self.ask_for_session(request, true).await?;
-        let redial = redial(self.route(), &opened);
-        let client = SessionClient::open(opened.stream, session, redial, self.tasks()).await;
-        attached(opened.view, client)
+        // A second shell does no harm, and the first ends: its client never knew of it. A program must not run twice.
+        let again = if session.argv.is_none() { Again::Once } else { Again::Never };
+        let open = async |stream: Stream, redial: Arc<dyn Redial>| {
+            SessionClient::open(stream, session.clone(), redial, self.tasks()).await
+        };
+        let (machine, client) = self.ask_session(opened, again, open).await?;
+        Ok(AttachedSession { machine, client })
     }
 
     /// Starts a session that nobody is attached to.
@@ -66,9 +70,11 @@ impl Client {
         let AttachRequest { address, session, mode, window } = request;
         let open = OpenRequest { words: vec![address], returns: true, ..OpenRequest::default() };
         let opened = Box::pin(self.route().open(&open)).await?;
-        let redial = redial(self.route(), &opened);
-        let client = SessionClient::attach(opened.stream, session, mode, window, redial, self.tasks()).await;
-        attached(opened.view, client)
+        let attach = async |stream: Stream, redial: Arc<dyn Redial>| {
+            SessionClient::attach(stream, session.clone(), mode, window, redial, self.tasks()).await
+        };
+        let (machine, client) = self.ask_session(opened, Again::Once, attach).await?;
+        Ok(AttachedSession { machine, client })
     }
 
     /// Lists the sessions of this identity on a machine, oldest first.
@@ -77,10 +83,10 @@ impl Client {
     /// When the machine cannot be reached.
     pub async fn sessions(&self, address: String) -> Result<SessionsView, Error> {
         let opened = self.open_bare(address).await?;
-        let listed = SessionClient::list(opened.stream).await;
-        let sessions = listed.map_err(|error| of_machine(&opened.view, error))?;
+        let list = async |stream: Stream, _| SessionClient::list(stream).await;
+        let (machine, sessions) = self.ask_session(opened, Again::Once, list).await?;
         let sessions = sessions.into_iter().map(SessionView::from).collect();
-        Ok(SessionsView { machine: opened.view.shown(), sessions })
+        Ok(SessionsView { machine: machine.shown(), sessions })
     }
 
     /// Ends a session of this identity: its programs get SIGHUP, and SIGKILL if they do not heed it.
@@ -91,6 +97,27 @@ impl Client {
         let opened = self.open_bare(address).await?;
         let ended = SessionClient::end(opened.stream, session).await;
         ended.map_err(|error| of_machine(&opened.view, error))
+    }
+
+    /// Asks on a stream, and, if its connection is lost before the answer, perhaps once more on another: the connection
+    /// may have been dead when it was taken up.
+    async fn ask_session<T>(
+        &self,
+        opened: Opened,
+        again: Again,
+        ask: impl AsyncFn(Stream, Arc<dyn Redial>) -> Result<T, AttachError>,
+    ) -> Result<(OpenedView, T), Error> {
+        let Opened { stream, view } = opened;
+        let answer = match ask(stream, redial(self.route(), &view)).await {
+            Err(error) if error.is_lost() && again == Again::Once => {
+                tracing::debug!(%error, "asked once more over another connection");
+                let Opened { stream, view } = Box::pin(self.route().reopen_session(&view)).await?;
+                ask(stream, redial(self.route(), &view)).await
+            }
+            answer => answer,
+        };
+        let answer = answer.map_err(|error| of_machine(&view, error))?;
+        Ok((view, answer))
     }
 
     /// `returns`: whether a client is to attach to it.
@@ -113,16 +140,6 @@ impl Client {
     }
 }
 
-fn attached(
-    machine: OpenedView,
-    client: Result<SessionClient, AttachError>,
-) -> Result<AttachedSession, Error> {
-    match client {
-        Ok(client) => Ok(AttachedSession { machine, client }),
-        Err(error) => Err(of_machine(&machine, error)),
-    }
-}
-
 /// The user knows a name, not an id52. That a machine admits nobody of this identity shows at the first answer.
 fn of_machine(view: &OpenedView, error: AttachError) -> Error {
     match error {
@@ -131,16 +148,23 @@ fn of_machine(view: &OpenedView, error: AttachError) -> Error {
     }
 }
 
-fn redial(route: &Route, opened: &Opened) -> Arc<dyn Redial> {
-    Arc::new(Again { route: route.clone(), machine: opened.view.clone() })
+/// Whether the same may be asked twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Once,
+    Never,
 }
 
-struct Again {
+fn redial(route: &Route, machine: &OpenedView) -> Arc<dyn Redial> {
+    Arc::new(ByRoute { route: route.clone(), machine: machine.clone() })
+}
+
+struct ByRoute {
     route: Route,
     machine: OpenedView,
 }
 
-impl Redial for Again {
+impl Redial for ByRoute {
     fn redial(&self) -> Pin<Box<dyn Future<Output = Result<Stream, WireError>> + Send + '_>> {
         Box::pin(async {
             let opened = self.route.reopen_session(&self.machine).await.map_err(|error| error.to_wire())?;

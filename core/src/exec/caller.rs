@@ -13,6 +13,9 @@ use crate::p2p::{
 use crate::task::Scope;
 use crate::timeouts;
 
+/// For how long a target is looked for again to which a request was sent that it has not confirmed.
+const UNCONFIRMED: Duration = timeouts::REPLY;
+
 /// A command that runs somewhere. Dropping all its parts hangs it up, as closing a terminal would.
 #[derive(Debug)]
 pub struct RunningCommand {
@@ -64,8 +67,9 @@ impl RunningCommand {
         Ok(Self::over(stream))
     }
 
-    /// As [`RunningCommand::start`]; if the connection is lost while the command runs, it goes on over another one that
-    /// `redial` makes, for as long as the target keeps it. What does so is a task of `scope`.
+    /// As [`RunningCommand::start`]; if the connection is lost, the command goes on over another one that `redial` makes,
+    /// for as long as the target keeps it. What does so is a task of `scope`. If the target does not know the command
+    /// there it is not asked for again: it may have run.
     ///
     /// # Errors
     /// As [`RunningCommand::start`].
@@ -77,8 +81,17 @@ impl RunningCommand {
     ) -> Result<Self, ExecError> {
         let token = new_resume_token()?;
         let request = ExecRequest { resume: Some(token.clone()), ..request };
-        if let Some(linger) = Self::ask(&mut stream, request).await? {
-            keep_resumed(scope, stream.resumable(linger), token, redial);
+        // From its first word on: whether that arrived, the target alone knows.
+        let handle = stream.resumable(UNCONFIRMED);
+        keep_resumed(scope, handle.clone(), token, redial);
+        match Self::ask(&mut stream, request).await {
+            Ok(Some(linger)) => handle.set_linger(linger),
+            Ok(None) => handle.no_longer(),
+            Err(ExecError::Network(P2pError::StreamUnknown)) => {
+                let reason = "the connection was lost before the machine said that the command runs";
+                return Err(P2pError::lost(reason).into());
+            }
+            Err(error) => return Err(error),
         }
         Ok(Self::over(stream))
     }

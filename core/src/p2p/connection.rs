@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use iroh::TransportAddr;
@@ -11,7 +11,7 @@ use malai_model::id::Id52;
 use tokio::time::Instant;
 
 use super::Protocol;
-use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, P2pError, stream_code};
+use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, CLOSE_SILENT, P2pError, stream_code};
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
 use super::raw::{RawRecv, RawSend};
@@ -19,6 +19,9 @@ use super::raw::{RawRecv, RawSend};
 use super::socket::SocketLink;
 use super::stream::Stream;
 use crate::task::Scope;
+
+/// What is said of a connection on which nothing comes any more.
+const SILENT: &str = "the peer did not answer any more";
 
 /// A connection. Cloning gives another handle; it closes when the last one and all streams are dropped.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ struct Inner {
     /// How many streams are open.
     streams: AtomicU64,
     opened: Instant,
+    /// Whether this side took it for dead.
+    given_up: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -165,7 +170,8 @@ impl Connection {
         counters: Arc<Counters>,
     ) -> Self {
         let (streams, opened) = (AtomicU64::new(0), Instant::now());
-        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened }))
+        let given_up = AtomicBool::new(false);
+        Self(Arc::new(Inner { link, peer, protocol, scope, counters, streams, opened, given_up }))
     }
 
     pub(super) fn downgrade(&self) -> WeakConnection {
@@ -233,6 +239,16 @@ impl Connection {
             #[cfg(any(test, feature = "testing"))]
             Link::Memory(link) => link.close(reason),
         }
+    }
+
+    /// Closes a connection of which nothing is heard, as the transport would after its idle time: it is lost.
+    pub(super) fn give_up(&self) {
+        self.0.given_up.store(true, Ordering::Release);
+        self.close(CloseReason { code: CLOSE_SILENT, text: SILENT.to_owned() });
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.given_up.load(Ordering::Acquire)
     }
 
     /// Resolves when the connection is closed, by whomever. Cancel safe.
@@ -310,10 +326,17 @@ impl Connection {
         self.path().address.parse().ok()
     }
 
-    /// Packets that came, as far as the transport counts them: more of them is a sign of life.
+    /// What came of the peer, as far as the transport counts it: more of it is a sign of life. Only what could be
+    /// decrypted counts, not datagrams: a machine that was started anew answers each packet of a connection that it does
+    /// not know, and anybody can send some.
     pub(super) fn received(&self) -> u64 {
         match &self.0.link {
-            Link::Quic(connection) => connection.stats().udp_rx.datagrams,
+            Link::Quic(connection) => {
+                let frames = connection.stats().frame_rx;
+                [frames.acks, frames.path_acks, frames.ping, frames.stream, frames.path_response]
+                    .iter()
+                    .fold(0, |sum, count| sum.saturating_add(*count))
+            }
             #[cfg(unix)]
             Link::Socket(_) => 0,
             #[cfg(any(test, feature = "testing"))]
@@ -333,7 +356,6 @@ impl Connection {
         &self.0.counters
     }
 
-    #[cfg(test)]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -345,6 +367,9 @@ impl Connection {
 
     /// Why a stream of it failed.
     pub(super) fn failure(&self) -> P2pError {
+        if self.is_given_up() {
+            return P2pError::lost(SILENT);
+        }
         match &self.0.link {
             Link::Quic(connection) => match connection.close_reason() {
                 Some(error) => self.describe(&error),
@@ -365,20 +390,24 @@ impl Connection {
 
     /// Says whether the connection ended without anybody wanting it: then a stream may go on over another one.
     pub(super) fn is_lost(&self) -> bool {
+        if self.is_given_up() {
+            return true;
+        }
         match &self.0.link {
             Link::Quic(connection) => match connection.close_reason() {
-                Some(
-                    ConnectionError::ApplicationClosed(_)
-                    | ConnectionError::LocallyClosed
-                    | ConnectionError::VersionMismatch,
-                )
-                | None => false,
+                // The peer took it for dead: it comes back.
+                Some(ConnectionError::ApplicationClosed(close)) => {
+                    close.error_code == VarInt::from_u32(CLOSE_SILENT)
+                }
+                Some(ConnectionError::LocallyClosed | ConnectionError::VersionMismatch) | None => false,
                 Some(error) => matches!(self.describe(&error), P2pError::Lost { .. }),
             },
             #[cfg(unix)]
             Link::Socket(link) => link.is_lost(),
             #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => link.is_lost(),
+            Link::Memory(link) => {
+                link.is_lost() || link.close_reason().is_some_and(|reason| reason.code == CLOSE_SILENT)
+            }
         }
     }
 
@@ -437,9 +466,7 @@ impl CloseReason {
             ConnectionError::LocallyClosed => {
                 Self { code: CLOSE_NORMAL, text: "closed on this side".to_owned() }
             }
-            ConnectionError::TimedOut => {
-                Self { code: CLOSE_NORMAL, text: "the peer did not answer any more".to_owned() }
-            }
+            ConnectionError::TimedOut => Self { code: CLOSE_NORMAL, text: SILENT.to_owned() },
             ConnectionError::Reset => Self { code: CLOSE_NORMAL, text: "the peer has restarted".to_owned() },
             other => Self { code: CLOSE_NORMAL, text: other.to_string() },
         }

@@ -10,6 +10,8 @@ use malai_model::text::escape_control;
 pub(crate) const CLOSE_NOT_ADMITTED: u32 = 0x4e41;
 /// The code with which an endpoint closes a connection that it has no room for.
 pub(crate) const CLOSE_CROWDED: u32 = 0x4352;
+/// The code with which an endpoint closes a connection that it takes for dead: what runs over it goes on elsewhere.
+pub(crate) const CLOSE_SILENT: u32 = 0x5349;
 /// The code of an endpoint that closes in good order.
 pub(crate) const CLOSE_NORMAL: u32 = 0;
 

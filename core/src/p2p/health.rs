@@ -5,8 +5,10 @@
 //! now asks first, and does not wait long for the answer.
 //!
 //! Over a long round trip (10 ms) that costs too much for every call: there a connection is taken to live for 8 s after
-//! the last sign of life, as long as the transport keeps to the way on which it came. What is sent within that time to a machine that was restarted without a word waits until the
-//! transport notices; one that stops in good order says so, and nobody waits.
+//! the last sign of life, as long as the transport keeps to the way on which it came. Whoever gets one unasked sends
+//! something at once, so it is *watched* instead: if nothing comes back in little more than a round trip it is asked
+//! beside, then another one is made, and if that succeeds and the old one is still silent, it is given up: what was sent
+//! on it fails, or goes on over the other, after a second or a few round trips instead of the transport's idle time.
 
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ const TRUSTED_FAR: Duration =
     timeouts::KEEP_ALIVE.saturating_add(LOOK_EVERY).saturating_add(Duration::from_secs(1));
 /// How often connections that are kept are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How much longer than one and a half round trips whoever was sent something may take to say that it came.
+const ANSWER: Duration = Duration::from_millis(100);
 /// The least and the most time to answer before another connection is tried beside.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -34,7 +38,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 #[derive(Debug)]
 pub(super) struct Pulse {
     /// When it certainly lived.
-    heard: Instant,
+    heard: Option<Instant>,
     /// What had come when somebody last looked, and when that was.
     received: u64,
     looked: Instant,
@@ -46,7 +50,12 @@ impl Pulse {
     /// Of a connection that was just made.
     pub(super) fn of(connection: &Connection) -> Self {
         let now = Instant::now();
-        Self { heard: now, received: connection.received(), looked: now, way: connection.path().address }
+        Self {
+            heard: Some(now),
+            received: connection.received(),
+            looked: now,
+            way: connection.path().address,
+        }
     }
 
     /// Whether it was heard of just now.
@@ -57,7 +66,7 @@ impl Pulse {
         }
         let rtt = connection.rtt();
         let trusted = if rtt < FAR { TRUSTED.max(rtt * 3) } else { TRUSTED_FAR.max(rtt * 3) };
-        self.heard.elapsed() <= trusted
+        self.heard.is_some_and(|heard| heard.elapsed() <= trusted)
     }
 
     #[cfg(test)]
@@ -70,13 +79,32 @@ impl Pulse {
         let (now, received) = (Instant::now(), connection.received());
         // What came since somebody looked came after that.
         if received > self.received {
-            self.heard = self.heard.max(self.looked);
+            self.heard = self.heard.max(Some(self.looked));
         }
         (self.received, self.looked) = (received, now);
+    }
+
+    /// Whoever takes the connection up next asks first.
+    pub(super) fn doubt(&mut self) {
+        self.heard = None;
     }
 }
 
 impl Connection {
+    /// Waits a little more than a round trip, and says whether anything came back of what is sent on it now. `false` says
+    /// little: perhaps nothing was sent.
+    pub(super) async fn is_heard(&self) -> bool {
+        let rtt = self.rtt();
+        // What is under way already says nothing of the peer's life now. On a short way it is here before a timer is.
+        let under_way = if rtt < FAR { Duration::ZERO } else { rtt * 3 / 4 };
+        if !under_way.is_zero() {
+            tokio::time::sleep(under_way).await;
+        }
+        let before = self.received();
+        tokio::time::sleep(ANSWER.saturating_add(rtt * 3 / 2).saturating_sub(under_way)).await;
+        self.received() > before
+    }
+
     /// How long an answer may take before it is worth to try something else.
     pub(super) fn patience(&self) -> Duration {
         (self.rtt() * 4 + Duration::from_millis(50)).clamp(PATIENCE.0, PATIENCE.1)

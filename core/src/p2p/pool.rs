@@ -71,7 +71,18 @@ impl Place {
 
     fn keep(&self, connection: &Connection) {
         let pulse = Pulse::of(connection);
-        *self.warm() = Some(Warm { connection: connection.clone(), used: Instant::now(), pulse });
+        let (connection, used) = (connection.clone(), Instant::now());
+        *self.warm() = Some(Warm { connection, used, pulse, watched: Watched::No });
+    }
+
+    /// Whether a connection is the one that is handed out.
+    fn has(&self, connection: &Connection) -> bool {
+        self.open().is_some_and(|open| open.is_same(connection))
+    }
+
+    /// Does something with a connection's entry, if it is still here.
+    fn with<T>(&self, connection: &Connection, act: impl FnOnce(&mut Warm) -> T) -> Option<T> {
+        self.warm().as_mut().filter(|warm| warm.connection.is_same(connection)).map(act)
     }
 }
 
@@ -80,6 +91,25 @@ struct Warm {
     connection: Connection,
     used: Instant,
     pulse: Pulse,
+    /// Whether somebody watches whether it lives, after it was handed out unasked.
+    watched: Watched,
+}
+
+/// Whether it is found out beside whether a connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    No,
+    Once,
+    /// Once more when that is done: somebody took it up meanwhile.
+    Again,
+}
+
+impl Watched {
+    /// One watch is over.
+    fn next(&mut self) -> Self {
+        *self = if *self == Self::Again { Self::Once } else { Self::No };
+        *self
+    }
 }
 
 /// A pooled connection, to be shown.
@@ -140,10 +170,11 @@ impl Pool {
                 fresh
             });
             if fresh {
+                self.watch(peer, hints, &slot, &connection);
                 return Ok(connection);
             }
             let patience = connection.patience().min(left());
-            if tokio::time::timeout(patience, connection.answers()).await.is_ok_and(|alive| alive) {
+            if answers_in_time(&connection, patience).await {
                 slot.keep(&connection);
                 return Ok(connection);
             }
@@ -180,6 +211,62 @@ impl Pool {
         }
     }
 
+    /// Finds out beside whether a connection lives that was handed out unasked.
+    fn watch(&self, peer: Id52, hints: &[String], slot: &Slot, connection: &Connection) {
+        let begins = slot.with(connection, |warm| {
+            warm.watched = if warm.watched == Watched::No { Watched::Once } else { Watched::Again };
+            warm.watched == Watched::Once
+        });
+        if begins != Some(true) {
+            return;
+        }
+        let (pool, slot, connection, hints) =
+            (self.clone(), slot.clone(), connection.clone(), hints.to_vec());
+        connection.scope().clone().spawn_until_stop("watch", async move {
+            let mut goes_on = true;
+            while goes_on {
+                if !connection.is_heard().await && !connection.is_closed() {
+                    pool.doubt(peer, &hints, &slot, &connection).await;
+                }
+                // What was heard may have come before whoever took it up since had sent anything.
+                goes_on = slot
+                    .with(&connection, |warm| warm.watched.next())
+                    .is_some_and(|next| next != Watched::No);
+            }
+        });
+    }
+
+    /// Asks a connection of which nothing is heard, and replaces it if it is silent. It is given up if another one could
+    /// be made and its peer does not know it: else the way may be away for a moment, and the transport decides.
+    async fn doubt(&self, peer: Id52, hints: &[String], slot: &Slot, silent: &Connection) {
+        if answers_in_time(silent, silent.patience()).await {
+            return;
+        }
+        tracing::debug!(%peer, "nothing is heard of a connection: another one is tried");
+        slot.with(silent, |warm| warm.pulse.doubt());
+        let mut failed = slot.dialling.lock().await;
+        // Whoever was here before has made another one.
+        if slot.has(silent) {
+            let begun = Instant::now();
+            let left = || timeouts::CONNECT.saturating_sub(begun.elapsed());
+            let connect = self.endpoint.connect(peer, Protocol::Member, hints, timeouts::CONNECT);
+            match either(connect, silent, left).await {
+                Ok(connection) => slot.keep(&connection),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no other connection can be made");
+                    return;
+                }
+            }
+            *failed = None;
+        }
+        drop(failed);
+        // A peer that answers on one way and does not on the other has forgotten that.
+        if !slot.has(silent) && !answers_in_time(silent, silent.patience()).await && !silent.is_closed() {
+            tracing::info!(%peer, "a connection is given up: its peer does not know it any more");
+            silent.give_up();
+        }
+    }
+
     /// Returns the connection to a peer that is open now, if there is one; never dials.
     pub fn open(&self, peer: &Id52) -> Option<Connection> {
         let slot = self.lock().get(peer)?.clone();
@@ -208,6 +295,10 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, HashMap<Id52, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn answers_in_time(connection: &Connection, patience: Duration) -> bool {
+    tokio::time::timeout(patience, connection.answers()).await.is_ok_and(|alive| alive)
 }
 
 /// A new connection or the one that is slow, whichever comes first; where no new one can be made, as on a network that
@@ -350,10 +441,12 @@ mod tests {
                 scope.spawn_until_stop("answers", async move {
                     while let Ok(mut stream) = connection.accept_stream().await {
                         let asked = stream.receiver.message::<malai_model::wire::Request>().await;
-                        assert!(matches!(asked, Ok(Some(malai_model::wire::Request::Ping {}))), "{asked:?}");
+                        // Whoever asked may have gone on to something else.
+                        let Ok(Some(asked)) = asked else { continue };
+                        assert_eq!(asked, malai_model::wire::Request::Ping {});
                         let version = "test".to_owned();
                         let pong = malai_model::wire::Notice::Pong { version };
-                        stream.sender.finish_with(&pong).await.expect("answers");
+                        _ = stream.sender.finish_with(&pong).await;
                     }
                 });
             }
@@ -371,9 +464,8 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let second = get().await.expect("is there");
         assert!(second.is_same(&first), "it answered");
-        network.silence(caller, server);
-        assert!(get().await.expect("is there").is_same(&first), "it was heard of just now");
         tokio::time::sleep(Duration::from_secs(5)).await;
+        network.silence(caller, server);
         let begun = Instant::now();
         let third = get().await.expect("connects again");
         assert!(!third.is_same(&first) && !first.is_closed());
@@ -435,5 +527,54 @@ mod tests {
         let (begun, deadline) = (Instant::now(), Duration::from_millis(20));
         pool.get(server, &[], deadline).await.expect_err("nothing passes");
         assert!(begun.elapsed() < deadline * 2, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_far_connection_that_is_dead_is_given_up_soon_after_it_was_handed_out() {
+        let (two, network) = Two::memory().await;
+        let (caller, server) = (two.caller.id52(), two.server.id52());
+        answer(&two.scope, two.server);
+        network.delay(Duration::from_millis(40));
+        let pool = Pool::new(Arc::new(two.caller), &two.scope);
+        let get = || pool.get(server, &[], PATIENCE);
+        let first = get().await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(get().await.expect("is there").is_same(&first), "it is far, and was heard of");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!first.is_closed(), "it lives");
+        network.silence(caller, server);
+        let begun = Instant::now();
+        let handed_out = get().await.expect("is there");
+        assert!(handed_out.is_same(&first) && begun.elapsed().is_zero(), "it is not asked first");
+        let mut waiting = handed_out.open_stream().await.expect("opens");
+        let asked = waiting.sender.send_message(&malai_model::wire::Request::Ping {}).await;
+        asked.expect("is sent");
+        let lost = waiting.receiver.message::<malai_model::wire::Notice>().await;
+        assert!(matches!(lost, Err(P2pError::Lost { .. })), "{lost:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+        assert!(first.is_closed() && first.is_lost());
+        let second = get().await.expect("is there");
+        assert!(!second.is_same(&first) && second.answers().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_kept_where_no_other_can_be_made_or_its_peer_answers_late() {
+        for late in [false, true] {
+            let (two, network) = Two::memory().await;
+            let (caller, server) = (two.caller.id52(), two.server.id52());
+            answer(&two.scope, two.server);
+            network.delay(Duration::from_millis(40));
+            let pool = Pool::new(Arc::new(two.caller), &two.scope);
+            let get = || pool.get(server, &[], PATIENCE);
+            let first = get().await.expect("connects");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            network.partition(caller, server);
+            assert!(get().await.expect("is there").is_same(&first));
+            tokio::time::sleep(Duration::from_secs(if late { 2 } else { 10 })).await;
+            network.heal(caller, server);
+            assert!(first.answers().await);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(!first.is_closed() && !first.is_lost(), "what runs over it goes on");
+        }
     }
 }

@@ -215,3 +215,33 @@ async fn whoever_has_all_the_commands_that_it_may_have_can_still_go_on_with_them
         assert_eq!((text.trim(), end), (number.to_string().as_str(), CommandEnd::Exited { status: 0 }));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_connection_is_lost_before_it_is_confirmed_goes_on_or_has_not_run() {
+    let company = Company::new(&["web01", "laptop"]).await;
+    let (web01, laptop) = (company.machine("web01"), company.machine("laptop"));
+    let (a, b) = (web01.machine_id(), laptop.machine_id());
+    let ran = company.world.path("ran");
+    let (mut went_on, mut failed) = (0, 0);
+    for bytes in (5..605).step_by(20) {
+        // What the last round left of its bytes is not this call's.
+        company.world.network.cut_after(a, b, usize::MAX);
+        laptop.outcome(&["web01.company", "true"]).await.expect("a connection");
+        company.world.network.cut_after(a, b, bytes);
+        let script = format!("echo {bytes} >> {}; echo done", ran.display());
+        let outcome = soon(laptop.outcome(&["web01.company", "sh", "-c", &script])).await;
+        let lines = std::fs::read_to_string(&ran).unwrap_or_default();
+        let times = lines.lines().filter(|line| *line == bytes.to_string()).count();
+        match outcome {
+            Ok((text, _)) => {
+                assert_eq!((text.as_str(), times), ("done\n", 1), "after {bytes} bytes");
+                went_on += 1;
+            }
+            Err(error) => {
+                assert_eq!((error, times), (ErrorCode::PeerLost, 0), "after {bytes} bytes");
+                failed += 1;
+            }
+        }
+    }
+    assert!(went_on > 0 && failed > 0, "{went_on} went on, {failed} failed");
+}

@@ -111,6 +111,28 @@ impl ResumeHandle {
         }
     }
 
+    /// Changes how long the stream waits for another connection, from the next time on that it does.
+    pub fn set_linger(&self, linger: Duration) {
+        if let Some(shared) = self.0.upgrade()
+            && let Some(resumption) = &mut lock(&shared.out).resumption
+        {
+            resumption.linger = linger;
+        }
+    }
+
+    /// Says that the stream ends with its connection after all.
+    pub fn no_longer(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        {
+            let mut out = lock(&shared.out);
+            if out.resumption.as_ref().is_some_and(|resumption| resumption.flow == Flow::Flowing) {
+                out.over();
+                return;
+            }
+        }
+        self.fail(P2pError::lost("it ended with its connection"));
+    }
+
     /// Fails the stream for a reason, unless it has a connection.
     pub fn fail(&self, error: P2pError) {
         if let Some(shared) = self.0.upgrade() {

@@ -75,6 +75,11 @@ impl AttachError {
         }
     }
 
+    /// Whether the connection was lost, so that the same may succeed over another one.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Network(P2pError::Lost { .. }))
+    }
+
     /// Whether it may be otherwise in a moment: a machine that cannot be reached, a daemon that starts again.
     pub(super) fn may_pass(&self) -> bool {
         let code = self.code();
