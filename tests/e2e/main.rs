@@ -19,6 +19,7 @@ mod invites;
 mod many;
 mod openings;
 mod refusals;
+mod relays;
 mod resuming;
 mod session_processes;
 mod sessions;

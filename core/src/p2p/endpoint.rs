@@ -194,6 +194,10 @@ impl Endpoint {
     ) -> Result<Connection, P2pError> {
         let begun = tokio::time::Instant::now();
         let mut found = Candidates::collect(&peer, hints, self.rendezvous.as_ref(), deadline).await;
+        // Whoever brings relays of their own has them on both sides, and perhaps no DNS that would say so.
+        if let Relays::Custom(urls) = &self.network.relays {
+            found.add_relays(urls);
+        }
         let Discovery { mdns, dns, .. } = self.network.discovery;
         found.tried.extend(
             [(mdns, "the local network (mDNS)"), (dns, "DNS")]

@@ -29,6 +29,22 @@ impl Candidates {
         }
     }
 
+    /// Adds relays that a peer may be at.
+    pub(super) fn add_relays(&mut self, urls: &[String]) {
+        urls.iter().for_each(|url| self.add_relay(url));
+    }
+
+    fn add_relay(&mut self, text: &str) {
+        match text.parse() {
+            Ok(url) if self.relays.contains(&url) => {}
+            Ok(url) => {
+                self.relays.push(url);
+                self.tried.push(format!("relay {text}"));
+            }
+            Err(_) => self.tried.push(format!("{text} (no URL)")),
+        }
+    }
+
     /// Collects what is known of a peer, within a deadline for names that must be resolved.
     pub(super) async fn collect(
         peer: &Id52,
@@ -47,13 +63,7 @@ impl Candidates {
             if let Ok(address) = hint.parse() {
                 found.add(address, "hint");
             } else if hint.contains("://") {
-                match hint.parse() {
-                    Ok(url) => {
-                        found.relays.push(url);
-                        found.tried.push(format!("relay {hint}"));
-                    }
-                    Err(_) => found.tried.push(format!("{hint} (no URL)")),
-                }
+                found.add_relay(hint);
             } else {
                 // Without other candidates the name is worth the whole wait; else it may not hold them up.
                 let patience = if found.addresses.is_empty() { deadline / 2 } else { deadline / 8 };
