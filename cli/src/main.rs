@@ -15,8 +15,6 @@ mod streams;
 mod terminal;
 mod view;
 
-use clap::{CommandFactory, FromArgMatches};
-
 fn main() -> std::process::ExitCode {
     if let Some(code) = own_programs::run() {
         return code;
@@ -27,11 +25,7 @@ fn main() -> std::process::ExitCode {
         return commands::serve_copy(&output, &words);
     }
     let words = own_programs::plain_words(std::env::args_os());
-    let parsed = args::Args::command().try_get_matches_from(words).and_then(|matches| {
-        let args = args::Args::from_arg_matches(&matches)?;
-        Ok((args, matches.subcommand_name().map(str::to_owned)))
-    });
-    match parsed {
+    match args::Args::read(words) {
         Ok((args, word)) => commands::run(args, word.as_deref(), env, output),
         Err(usage) => output.usage(&usage),
     }

@@ -6,10 +6,11 @@ mod run;
 mod session;
 mod ssh;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand};
 use malai_core::model::name::{ClusterAlias, GroupName, MachineName};
 
 pub(crate) use self::audit::{AuditCommand, ShowArgs as AuditShowArgs};
@@ -49,8 +50,34 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+impl Args {
+    /// Reads the words that the process was started with, and says which one named the subcommand.
+    pub(crate) fn read(words: Vec<OsString>) -> Result<(Self, Option<String>), clap::Error> {
+        if let Some(address) = Self::of_address(&words) {
+            return Ok(address);
+        }
+        let matches = Self::command().try_get_matches_from(words)?;
+        Ok((Self::from_arg_matches(&matches)?, matches.subcommand_name().map(str::to_owned)))
+    }
+
+    /// `malai web01.company …` without the grammar, which takes longer to build than all else of the start: a word with a
+    /// dot that is no option is no subcommand, and what is behind an address is not malai's.
+    fn of_address(words: &[OsString]) -> Option<(Self, Option<String>)> {
+        let typed: Option<Vec<String>> =
+            words.get(1..)?.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+        let typed = typed?;
+        let address = typed.first()?;
+        if address.starts_with('-') || !address.contains('.') {
+            return None;
+        }
+        let word = Some(address.clone());
+        let (global, session) = (Global::default(), SessionOptions::default());
+        Some((Self { global, session, command: Command::Address(typed) }, word))
+    }
+}
+
 /// Options that every subcommand takes.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct Global {
     /// The home directory [default: $MALAI_HOME, else ~/.local/share/malai]
     #[arg(long, global = true, value_name = "DIR")]
@@ -326,4 +353,57 @@ fn parse_streams(text: &str) -> Result<std::num::NonZeroU8, String> {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     malai_core::model::duration::parse_duration(text).map_err(|problem| problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_without_the_grammar_is_what_the_grammar_says() {
+        let behind = [
+            "true",
+            "--",
+            "-t",
+            "--json",
+            "--help",
+            "-h",
+            "-V",
+            "",
+            "a b",
+            "web02.company",
+            "-",
+            "help",
+            "exec",
+        ];
+        let mut cases: Vec<Vec<&str>> = vec![vec!["malai", "web01.company"], vec!["malai", ".", "x"]];
+        for first in behind {
+            cases.push(vec!["malai", "web01.company", first]);
+            cases.extend(behind.iter().map(|second| vec!["malai", "a.b.c", first, second, "last"]));
+        }
+        for words in cases {
+            let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+            let (read, word) = Args::of_address(&words).expect("is an address");
+            let matches = Args::command().try_get_matches_from(&words).expect("is one to the grammar");
+            let parsed = Args::from_arg_matches(&matches).expect("is one to the grammar");
+            assert_eq!(format!("{read:?}"), format!("{parsed:?}"));
+            assert_eq!(word.as_deref(), matches.subcommand_name());
+        }
+    }
+
+    #[test]
+    fn what_may_be_anything_else_is_left_to_the_grammar() {
+        let names: Vec<String> =
+            Args::command().get_subcommands().map(|found| found.get_name().to_owned()).collect();
+        assert!(names.iter().all(|name| !name.contains('.')), "{names:?}");
+        for words in [
+            &["malai"][..],
+            &["malai", "-t", "web01.company"],
+            &["malai", "--json", "a.b"],
+            &["malai", "web"],
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert!(Args::of_address(&words).is_none(), "{words:?}");
+        }
+    }
 }
