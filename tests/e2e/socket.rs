@@ -198,6 +198,28 @@ fn a_stranger_to_the_machine_is_told_so_through_the_daemon_too() {
 }
 
 #[test]
+fn what_is_to_run_goes_to_the_daemon_with_the_request_for_its_stream_where_nothing_else_can_be_meant() {
+    let net = net();
+    let rule = "allow_from = \"laptop\"";
+    let added = [("web01", rule), ("laptop", rule)];
+    let cluster = malai_testkit::Cluster::with_config(&net, &["web01", "laptop"], &added, "");
+    let laptop = cluster.home("laptop");
+    laptop.add_to_malai_toml("[aliases]\nweb = \"web01.company\"\ngreet = \"web01.company echo said\"");
+    laptop.malai(["rescan"]).ok();
+    let asked_first = |words: &[&str]| {
+        let words = ["-v"].iter().chain(words);
+        let output = laptop.malai(words).ok();
+        assert_eq!(output.text(), "said it", "{output:?}");
+        assert!(output.stderr_text().contains("through the daemon"), "{output:?}");
+        output.stderr_text().contains("asked first")
+    };
+    assert!(!asked_first(&["web01.company", "echo", "said", "it"]));
+    assert!(!asked_first(&["web", "echo", "said", "it"]));
+    assert!(asked_first(&["laptop.company", "echo", "said", "it"]), "this device answers it by itself");
+    assert!(asked_first(&["greet", "it"]), "an alias may bring words of its own");
+}
+
+#[test]
 fn an_older_daemon_is_gone_around_and_asked_for_what_it_knows() {
     let net = net();
     let mut cluster = open_cluster(&net);

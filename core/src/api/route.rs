@@ -1,12 +1,18 @@
 //! The way to machines: through the daemon when one runs, else dialled by this process itself.
 
+#[cfg(all(feature = "daemon", unix))]
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+#[cfg(all(feature = "daemon", unix))]
+use bytes::Bytes;
 use malai_model::code::ErrorCode;
 use malai_model::name::ServiceName;
 use malai_model::wire::ExecRequest;
+#[cfg(all(feature = "daemon", unix))]
+use malai_model::wire::{Request, ResumeToken};
 use tokio::sync::OnceCell;
 
 #[cfg(all(feature = "daemon", unix))]
@@ -19,12 +25,15 @@ use crate::error::SocketError;
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Home;
 use crate::node::{Mode, Node, NodeError, NodeOptions};
-#[cfg(all(feature = "daemon", unix))]
-use crate::p2p::PathView;
 use crate::p2p::{P2pError, Redial, Redialling, Stream, WeakConnection};
+#[cfg(all(feature = "daemon", unix))]
+use crate::p2p::{PathView, first_frame, new_resume_token};
 use crate::service::{ServiceConnection, ServiceError};
 use crate::task::Scope;
 
+/// The longest request that is sent before the stream is there: what a socket takes at once.
+#[cfg(all(feature = "daemon", unix))]
+const AHEAD: usize = 16 * 1024;
 /// How long to wait for a daemon that is gone and may be back at once.
 #[cfg(all(feature = "daemon", unix))]
 const RESTART: Duration = Duration::from_secs(3);
@@ -65,6 +74,16 @@ struct Inner {
     #[cfg(all(feature = "daemon", unix))]
     through_daemon: AtomicBool,
     closed: AtomicBool,
+}
+
+/// What became of asking the daemon for a stream. Unless it was opened, nothing was said to any machine.
+#[cfg(all(feature = "daemon", unix))]
+enum ThroughDaemon {
+    Opened(Box<Opened>),
+    /// It cannot carry this one.
+    Unsupported,
+    /// There is none that answers.
+    Absent,
 }
 
 /// Where the daemon is looked for.
@@ -164,9 +183,13 @@ impl Route {
     pub async fn open(&self, request: &OpenRequest) -> Result<Opened, Error> {
         self.check()?;
         #[cfg(all(feature = "daemon", unix))]
-        if let Some(opened) = self.open_through_daemon(request).await? {
-            return Ok(opened);
+        if let ThroughDaemon::Opened(opened) = self.open_through_daemon(request, Bytes::new()).await? {
+            return Ok(*opened);
         }
+        self.dial(request).await
+    }
+
+    async fn dial(&self, request: &OpenRequest) -> Result<Opened, Error> {
         let node = self.node().await?;
         let found = Box::pin(node.find(request)).await?;
         let (stream, path) = Box::pin(node.open(&found)).await?;
@@ -176,20 +199,21 @@ impl Route {
         Ok(Opened { stream, view })
     }
 
-    /// `None`: there is no daemon that can, and nothing was said to any machine.
+    /// `first`: what the stream begins with, if it is written behind the request.
     #[cfg(all(feature = "daemon", unix))]
-    async fn open_through_daemon(&self, request: &OpenRequest) -> Result<Option<Opened>, Error> {
+    async fn open_through_daemon(&self, request: &OpenRequest, first: Bytes) -> Result<ThroughDaemon, Error> {
         let Socket { path, named } = &self.0.socket;
         let Some(connection) = socket::connect(path).await? else {
             if *named {
                 return Err(SocketError::SocketAbsent { path: path.clone() }.into());
             }
             tracing::debug!("no daemon runs");
-            return Ok(None);
+            return Ok(ThroughDaemon::Absent);
         };
         let mut request = request.clone();
         request.connect_timeout.get_or_insert(self.0.options.connect_timeout);
-        match socket::open(connection, request).await {
+        let chunk = if first.is_empty() { Bytes::new() } else { crate::p2p::chunk(&first) };
+        match socket::open(connection, request, &chunk).await {
             Ok(OpenAnswer::Opened { view, stream, leftover }) => {
                 self.0.through_daemon.store(true, Ordering::Release);
                 let way = PathView {
@@ -197,21 +221,26 @@ impl Route {
                     relayed: view.relayed,
                     rtt: Duration::from_micros(view.rtt_us),
                 };
-                let stream = Stream::over_socket(stream, leftover, view.id52, way, &self.0.scope)
-                    .map_err(SocketError::Unanswered)?;
+                let stream =
+                    Stream::over_socket_after(first, stream, leftover, view.id52, way, &self.0.scope)
+                        .map_err(SocketError::Unanswered)?;
                 tracing::debug!(machine = view.shown(), address = view.address, "through the daemon");
                 self.enter(&stream);
-                Ok(Some(Opened { stream, view }))
+                Ok(ThroughDaemon::Opened(Box::new(Opened { stream, view })))
             }
             Ok(OpenAnswer::Failed(failed)) if failed.error.code == ErrorCode::WireUnsupported => {
-                tracing::debug!("the daemon is of another version and cannot carry streams");
-                Ok(None)
+                if first.is_empty() {
+                    tracing::debug!("the daemon is of another version and cannot carry streams");
+                } else {
+                    tracing::debug!("the daemon wants to be asked first");
+                }
+                Ok(ThroughDaemon::Unsupported)
             }
             Ok(OpenAnswer::Failed(failed)) => Err(Error::failed(failed)),
             // What was asked for was a way, and this is another one.
             Err(error) if !named => {
                 tracing::debug!(%error, "the daemon does not answer");
-                Ok(None)
+                Ok(ThroughDaemon::Absent)
             }
             Err(error) => Err(error.into()),
         }
@@ -261,12 +290,15 @@ impl Route {
     /// Runs a program on a machine.
     pub(super) async fn run(&self, request: RunRequest) -> Result<RunningCommand, Error> {
         let RunRequest { words, single_word, env } = request;
-        let Opened { stream, view } =
-            self.open(&OpenRequest { words, single_word, ..OpenRequest::default() }).await?;
+        let open = OpenRequest { words, single_word, ..OpenRequest::default() };
+        #[cfg(all(feature = "daemon", unix))]
+        let (Opened { stream, view }, resume) = self.open_to_run(&open, &env).await?;
+        #[cfg(not(all(feature = "daemon", unix)))]
+        let (Opened { stream, view }, resume) = (self.open(&open).await?, None);
         if view.argv.is_empty() {
             return Err(NodeError::from(ClusterError::NoProgram { machine: view.shown() }).into());
         }
-        let exec = ExecRequest { argv: view.argv.clone(), env, resume: None };
+        let exec = ExecRequest { argv: view.argv.clone(), env, resume };
         let started = match view.place {
             Place::Here => RunningCommand::start(stream, exec).await,
             Place::Elsewhere => {
@@ -277,6 +309,34 @@ impl Route {
             ExecError::Network(source) => reach(&view, source),
             other => other.into(),
         })
+    }
+
+    /// Opens a stream to run a program. The request to run it goes to the daemon together with that for the stream, which
+    /// spares the time to go there and back; then it bears the token that is returned.
+    #[cfg(all(feature = "daemon", unix))]
+    async fn open_to_run(
+        &self,
+        open: &OpenRequest,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(Opened, Option<ResumeToken>), Error> {
+        self.check()?;
+        // A single word may be an alias with a program in it, and a machine alone runs nothing.
+        let Some(argv) = open.words.get(1..).filter(|argv| !argv.is_empty()) else {
+            return Ok((self.open(open).await?, None));
+        };
+        let failed = |error: ExecError| Error::from(NodeError::from(error));
+        let token = new_resume_token().map_err(|error| failed(error.into()))?;
+        let exec = ExecRequest { argv: argv.to_vec(), env: env.clone(), resume: Some(token.clone()) };
+        let first = first_frame(&Request::Exec(exec)).map_err(|error| failed(error.into()))?;
+        if first.len() > AHEAD {
+            return Ok((self.open(open).await?, None));
+        }
+        let at_once = OpenRequest { followed_by: Some(argv.to_vec()), ..open.clone() };
+        match self.open_through_daemon(&at_once, first).await? {
+            ThroughDaemon::Opened(opened) => Ok((*opened, Some(token))),
+            ThroughDaemon::Unsupported => Ok((self.open(open).await?, None)),
+            ThroughDaemon::Absent => Ok((self.dial(open).await?, None)),
+        }
     }
 
     /// Connects to a service of the machine that a stream leads to.

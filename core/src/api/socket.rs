@@ -162,10 +162,15 @@ pub(super) enum OpenAnswer {
     Failed(FailedView),
 }
 
-/// Asks the daemon for a stream.
-pub(super) async fn open(mut stream: UnixStream, request: OpenRequest) -> Result<OpenAnswer, SocketError> {
-    let text =
+/// Asks the daemon for a stream; `first` goes behind the request, for the stream to begin with.
+pub(super) async fn open(
+    mut stream: UnixStream,
+    request: OpenRequest,
+    first: &[u8],
+) -> Result<OpenAnswer, SocketError> {
+    let mut text =
         Line::text(ApiRequest::Open(request)).map_err(|error| SocketError::Unanswered(error.into()))?;
+    text.extend_from_slice(first);
     let mut leftover = BytesMut::new();
     in_time(SILENCE, stream.write_all(&text)).await?;
     loop {

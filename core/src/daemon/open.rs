@@ -5,10 +5,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use malai_model::code::ErrorCode;
+use malai_model::wire::WireError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::api::{self, ApiReply, Line, OpenRequest, Place};
+use crate::api::{self, ApiReply, FailedView, Line, OpenRequest, Place};
 use crate::node::{Carried, Found, Node, NodeError};
 use crate::p2p::{PathView, Stream};
 
@@ -24,6 +26,9 @@ pub(super) struct Asked {
     pub(super) pid: Option<i32>,
 }
 
+/// A machine, and a stream to it if it is another one than this.
+type Reached = (Found, Option<(Stream, PathView)>);
+
 /// Opens what was asked for and hands the socket to the node.
 pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io::Result<()> {
     let Asked { mut stream, leftover, pid } = asked;
@@ -37,10 +42,15 @@ pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io:
             }
         }
     };
-    let (found, opened) = match outcome {
-        Ok(done) => done,
-        Err(error) => {
-            stream.write_all(&Line::text(ApiReply::Failed(api::failed(&error)))?).await?;
+    let reached = match outcome {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => Err(not_foreseen()),
+        Err(error) => Err(api::failed(&error)),
+    };
+    let (found, opened) = match reached {
+        Ok(reached) => reached,
+        Err(failed) => {
+            stream.write_all(&Line::text(ApiReply::Failed(failed))?).await?;
             return stream.shutdown().await;
         }
     };
@@ -54,12 +64,25 @@ pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io:
     Ok(())
 }
 
-/// A stream only where one is needed: what this device asks of itself it is asked on the socket itself.
-async fn find(node: &Node, request: &OpenRequest) -> Result<(Found, Option<(Stream, PathView)>), NodeError> {
+fn not_foreseen() -> FailedView {
+    let error = WireError {
+        code: ErrorCode::WireUnsupported,
+        message: "open a stream for what was written behind the request: something else is meant".to_owned(),
+        hint: None,
+    };
+    FailedView { error, causes: Vec::new(), diagnostics: Vec::new() }
+}
+
+/// A stream only where one is needed: what this device asks of itself it is asked on the socket itself. Nothing where the
+/// address leads elsewhere than whoever wrote on already took for granted.
+async fn find(node: &Node, request: &OpenRequest) -> Result<Option<Reached>, NodeError> {
     let found = node.find(request).await?;
+    if request.followed_by.as_ref().is_some_and(|argv| found.argv != *argv || found.place() == Place::Here) {
+        return Ok(None);
+    }
     let opened = match found.place() {
         Place::Here => None,
         Place::Elsewhere => Some(node.open(&found).await?),
     };
-    Ok((found, opened))
+    Ok(Some((found, opened)))
 }

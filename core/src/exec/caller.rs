@@ -79,7 +79,7 @@ impl RunningCommand {
         redial: Arc<dyn Redial>,
         scope: &Scope,
     ) -> Result<Self, ExecError> {
-        let token = new_resume_token()?;
+        let token = request.resume.clone().map_or_else(new_resume_token, Ok)?;
         let request = ExecRequest { resume: Some(token.clone()), ..request };
         // From its first word on: whether that arrived, the target alone knows.
         let handle = stream.resumable(UNCONFIRMED);

@@ -35,6 +35,10 @@ pub use pool::{ConnectionView, Pool};
 pub(crate) use redial::jittered;
 pub use redial::{Redial, Redialling, keep_resumed, new_resume_token};
 pub use resumables::{Kept, Resumables};
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use socket::chunk;
 #[cfg(unix)]
 pub use socket::{BridgeEnd, bridge};
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use stream::first_frame;
 pub use stream::{Channel, Incoming, ResumeHandle, Stream, StreamReceiver, StreamSender};

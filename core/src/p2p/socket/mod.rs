@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use bytes::BytesMut;
+use bytes::{BufMut, Bytes, BytesMut};
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use serde::{Deserialize, Serialize};
@@ -184,6 +184,15 @@ impl SocketLink {
     }
 }
 
+/// Bytes as they travel in a socket.
+#[cfg(feature = "daemon")]
+pub(crate) fn chunk(bytes: &[u8]) -> Bytes {
+    let mut chunk = BytesMut::with_capacity(4 + bytes.len());
+    chunk.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    chunk.extend_from_slice(bytes);
+    chunk.freeze()
+}
+
 impl Stream {
     /// Makes the stream that the other end of a socket carries on to `peer`. `leftover` is what was read of the
     /// socket beyond what came before the stream; `path` is what is known of the way behind.
@@ -199,7 +208,20 @@ impl Stream {
         path: PathView,
         scope: &Scope,
     ) -> std::io::Result<Self> {
+        Self::over_socket_after(Bytes::new(), socket, leftover, peer, path, scope)
+    }
+
+    /// As [`Self::over_socket`], where the stream's first bytes were written already, as one [`chunk`].
+    pub(crate) fn over_socket_after(
+        first: Bytes,
+        socket: UnixStream,
+        leftover: BytesMut,
+        peer: Id52,
+        path: PathView,
+        scope: &Scope,
+    ) -> std::io::Result<Self> {
         let socket = Socket::new(socket, leftover, scope.clone(), Answers::AtOnce)?;
+        lock(&socket.output).ahead = first;
         let (send, recv) =
             (RawSend::Socket(SocketSend(socket.clone())), RawRecv::Socket(SocketRecv(socket.clone())));
         let link = Link::Socket(SocketLink { socket, path });

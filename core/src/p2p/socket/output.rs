@@ -27,6 +27,8 @@ pub(super) struct Output {
     dead: bool,
     /// No more bytes follow.
     over: bool,
+    /// The stream's first bytes, if they were written before there was a stream.
+    pub(super) ahead: Bytes,
     waiting: Vec<Waker>,
 }
 
@@ -49,6 +51,9 @@ impl Output {
 
     /// Takes bytes from the front of `out` as one chunk, as many as there is room for.
     fn take(&mut self, out: &mut Vec<Bytes>) {
+        if !self.ahead.is_empty() {
+            self.leave_out(out);
+        }
         let mut room = QUEUE.saturating_sub(self.length);
         let total: usize = out.iter().map(Bytes::len).sum();
         let length = total.min(room);
@@ -72,6 +77,17 @@ impl Output {
             self.push(std::mem::take(bytes));
         }
         out.drain(..whole);
+    }
+
+    /// Takes out what was written ahead. A stream that begins otherwise than was foretold goes no further.
+    fn leave_out(&mut self, out: &mut [Bytes]) {
+        for bytes in out {
+            let length = bytes.len().min(self.ahead.len());
+            if bytes.split_to(length) != self.ahead.split_to(length) {
+                tracing::error!("a stream began with other bytes than were written ahead of it");
+                return self.close();
+            }
+        }
     }
 
     /// Writes what is queued.

@@ -38,6 +38,8 @@ pub use receiver::{Incoming, StreamReceiver};
 pub use resume::ResumeHandle;
 pub(super) use resume::refuse;
 pub use sender::StreamSender;
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use sender::first_frame;
 
 /// Reads between two yields of the driver, so that one busy stream does not hold a worker.
 const READS_A_TURN: usize = 16;

@@ -338,6 +338,20 @@ impl Shared {
     }
 }
 
+/// The bytes of a message that is the first thing on a stream.
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) fn first_frame<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, P2pError> {
+    use bytes::BytesMut;
+    use malai_model::wire::frame;
+
+    let message = encode(message)?;
+    let mut bytes = BytesMut::with_capacity(frame::DATA_HEAD + message.len());
+    let head = frame::Head::Data { lane: Lane::Messages, offset: 0, length: message.len() };
+    frame::encode(&head, &mut bytes);
+    bytes.extend_from_slice(&message);
+    Ok(bytes.freeze())
+}
+
 fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, P2pError> {
     let bytes = serde_json::to_vec(message)
         .map_err(|error| P2pError::Malformed { reason: format!("a message that is no JSON: {error}") })?;

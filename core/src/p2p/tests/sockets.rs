@@ -131,6 +131,42 @@ async fn what_was_read_before_the_stream_is_part_of_it() {
     scope.shutdown(PATIENCE).await;
 }
 
+#[cfg(feature = "daemon")]
+#[tokio::test]
+async fn what_was_written_before_there_was_a_stream_is_its_beginning_and_nothing_else_is() {
+    use crate::p2p::{chunk, first_frame};
+    use tokio::io::AsyncWriteExt;
+    let scope = Scope::new();
+    let peer = key(2).id52();
+    for as_foretold in [true, false] {
+        let (mut process, other) = UnixStream::pair().expect("makes a pair");
+        let first = first_frame("a message of some length").expect("is JSON");
+        soon(process.write_all(&chunk(&first))).await.expect("is written");
+        let left = Stream::over_socket_after(first, process, BytesMut::new(), peer, path(), &scope);
+        let left = left.expect("is waited for");
+        let mut right =
+            Stream::over_socket(other, BytesMut::new(), peer, path(), &scope).expect("is waited for");
+        if as_foretold {
+            soon(left.sender.send_message("a message of some length")).await.expect("sends");
+            soon(left.sender.send_message("a second one")).await.expect("sends");
+        } else {
+            _ = soon(left.sender.send_message("a message of more length")).await;
+            _ = soon(left.sender.send_message("a second one")).await;
+        }
+        let got = soon(right.receiver.message::<String>()).await.expect("receives");
+        assert_eq!(got.as_deref(), Some("a message of some length"));
+        if as_foretold {
+            let got = soon(right.receiver.message::<String>()).await.expect("receives");
+            assert_eq!(got.as_deref(), Some("a second one"));
+        } else {
+            drop(left);
+            let got = soon(right.receiver.message::<String>()).await;
+            assert!(!matches!(got, Ok(Some(_))), "{got:?}");
+        }
+    }
+    scope.shutdown(PATIENCE).await;
+}
+
 #[tokio::test]
 async fn codes_and_ends_pass_a_bridge_both_ways() {
     let carried = Carried::over(Two::quic().await).await;

@@ -78,6 +78,10 @@ pub struct OpenRequest {
     /// does not wait for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub returns: bool,
+    /// What is to be run, if the stream's first bytes follow this request at once, with the request to run it: the
+    /// stream is opened only if the address leads to another machine and leaves these words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_by: Option<Vec<String>>,
 }
 
 /// Input of [`ApiRequest::CreateInvite`].
