@@ -68,3 +68,19 @@ fn what_is_asked_of_a_machine_that_was_just_restarted_is_answered_soon() {
     }
     timed("the next command", || cluster.home("desk").malai(["web01.company", "true"]).ok());
 }
+
+#[test]
+fn a_call_without_a_daemon_costs_two_round_trips() {
+    let net = net();
+    let Some((cluster, link)) = Cluster::linked(&net) else {
+        not_run("there is no IPv6 on loopback");
+        return;
+    };
+    // So long that a slow machine does not matter: the handshake, the request with its answer, and nothing for the end.
+    let way = Duration::from_millis(500);
+    link.delay(way);
+    let output = cluster.home("laptop").malai(["web01.company", "echo", "said"]).ok();
+    assert_eq!(output.text(), "said");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert!(output.elapsed > way * 4 && output.elapsed < way * 11 / 2, "{:?}", output.elapsed);
+}

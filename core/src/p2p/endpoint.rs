@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ pub struct Endpoint {
     id: Id52,
     network: NetworkOptions,
     kind: Kind,
+    /// Whether it answers callers.
+    serves: bool,
+    closing: AtomicBool,
     rendezvous: Option<Rendezvous>,
     ticket: Mutex<Option<Ticket>>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
@@ -53,8 +57,22 @@ pub struct Endpoint {
 #[derive(Debug)]
 enum Kind {
     Quic(iroh::Endpoint),
+    /// While it is being dropped.
+    Dropped,
     #[cfg(any(test, feature = "testing"))]
     Memory(memory::Node),
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let kind = std::mem::replace(&mut self.kind, Kind::Dropped);
+        if self.closing.load(Ordering::Relaxed) {
+            // iroh takes an endpoint that did not wait for its peers' last word for one that nobody closed, which is an
+            // error to it.
+            let silent = tracing::subscriber::NoSubscriber::default();
+            tracing::subscriber::with_default(silent, || drop(kind));
+        }
+    }
 }
 
 impl Endpoint {
@@ -102,6 +120,8 @@ impl Endpoint {
             id,
             network,
             kind,
+            serves,
+            closing: AtomicBool::new(false),
             rendezvous,
             ticket: Mutex::new(None),
             incoming: tokio::sync::Mutex::new(incoming),
@@ -145,6 +165,7 @@ impl Endpoint {
                 }
                 addresses
             }
+            Kind::Dropped => Vec::new(),
             #[cfg(any(test, feature = "testing"))]
             Kind::Memory(_) => Vec::new(),
         }
@@ -179,6 +200,7 @@ impl Endpoint {
         }
         match &self.kind {
             Kind::Quic(quic) => self.connect_quic(quic, peer, protocol, hints, deadline).await,
+            Kind::Dropped => Err(P2pError::Closed),
             #[cfg(any(test, feature = "testing"))]
             Kind::Memory(node) => node.connect(peer, protocol, deadline).await,
         }
@@ -245,17 +267,20 @@ impl Endpoint {
         self.incoming.lock().await.recv().await
     }
 
-    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`]. What peers have not acknowledged
-    /// is lost.
+    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`], or [`timeouts::PARTING`] if it serves nobody.
+    /// What peers have not acknowledged is lost.
     pub async fn close(&self) {
         self.scope.stop();
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
         match &self.kind {
             Kind::Quic(quic) => {
-                if tokio::time::timeout(timeouts::CLOSE, quic.close()).await.is_err() {
+                self.closing.store(true, Ordering::Relaxed);
+                let within = if self.serves { timeouts::CLOSE } else { timeouts::PARTING };
+                if tokio::time::timeout(within, quic.close()).await.is_err() && self.serves {
                     tracing::warn!("an endpoint did not close in time");
                 }
             }
+            Kind::Dropped => {}
             #[cfg(any(test, feature = "testing"))]
             Kind::Memory(node) => node.close(),
         }
