@@ -297,3 +297,23 @@ fn the_other_end_by_hand_says_what_it_is() {
     let output = laptop.command(["web01.company", "malai-cp", "put", "/nowhere/at/all"]).stdin(text).run();
     output.exits(1);
 }
+
+#[test]
+fn a_terminal_sees_how_far_a_copy_is_and_a_pipe_does_not() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let source = folder(&net, "src").join("big");
+    write(&source, numbered(64 * MIB));
+    let there = folder(&net, "there");
+    let words = ["cp".to_owned(), local(&source), at(&there.join("seen"))];
+    let mut terminal = laptop.terminal(&words).spawn();
+    terminal.wait_for("a line of progress", |screen| {
+        screen.lines.iter().any(|line| line.contains("/1 files") && line.contains("ETA"))
+    });
+    assert_eq!(terminal.wait(), 0);
+    assert!(!terminal.screen().shows("ETA"), "it is cleared at the end: {:?}", terminal.screen());
+    assert_eq!(fs::read(there.join("seen")).expect("reads"), numbered(64 * MIB));
+    let piped = laptop.malai(["cp", &local(&source), &at(&there.join("not"))]).ok();
+    assert!(piped.stderr.is_empty(), "{piped:?}");
+}

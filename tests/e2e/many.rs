@@ -237,3 +237,32 @@ fn a_ping_tells_how_far_and_which_way() {
     );
     laptop.malai(["--json", "ping", "nobody.company"]).fails_with("address.unknown_machine");
 }
+
+#[test]
+fn its_flags_hold_time_number_and_the_first_failure() {
+    let net = net();
+    let cluster = fleet(&net, 3);
+    let laptop = cluster.home("laptop");
+    let begun = std::time::Instant::now();
+    let slow = ["--json", "run", "--timeout", "1s", "@few.company", "--", "sleep", "1000"];
+    let lines = json_lines(&laptop.malai(slow).exits(1));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(lines.last().expect("a summary")["timed_out"], 2, "{lines:?}");
+
+    // Each says how many of its like run, itself included.
+    let running = net.path().join("running");
+    std::fs::create_dir(&running).expect("makes a folder");
+    let dir = running.display();
+    let script = format!("touch {dir}/$$; ls {dir} | wc -l; sleep 0.3; rm {dir}/$$");
+    let one_by_one = laptop.malai(["run", "-j", "1", "web*.company", "--", "sh", "-c", &script]).ok();
+    for machine in ["web01.company", "web02.company", "web03.company"] {
+        assert_eq!(stdout_of(&one_by_one, machine), ["1"], "{one_by_one:?}");
+    }
+
+    let first =
+        ["--json", "run", "--fail-fast", "-j", "1", "web*.company", "--", "sh", "-c", "echo ran; exit 3"];
+    let lines = json_lines(&laptop.malai(first).exits(1));
+    let summary = lines.last().expect("a summary");
+    assert_eq!((&summary["failed"], &summary["cancelled"]), (&1.into(), &2.into()), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line["text"] == "ran").count(), 1, "{lines:?}");
+}

@@ -369,3 +369,62 @@ fn the_client_ends_when_its_session_is_gone_meanwhile() {
     assert_eq!(terminal.wait(), 255);
     assert!(terminal.screen().shows("error:"), "{:?}", terminal.screen());
 }
+
+#[test]
+fn a_session_outlives_the_replacement_of_the_program_that_it_runs() {
+    // The program as packages have it, replaced by another file of the same name.
+    let dir = tempfile::tempdir().expect("a folder");
+    let (program, newer) = (dir.path().join("malai"), dir.path().join("malai.newer"));
+    std::fs::copy(env!("CARGO_BIN_EXE_malai"), &program).expect("copies");
+    let net = malai_testkit::TestNet::of_program(&program);
+    let mut cluster = open_cluster(&net);
+    let terminal = shell(cluster.home("laptop"));
+    ask(&terminal, 1);
+    std::fs::copy(env!("CARGO_BIN_EXE_malai"), &newer).expect("copies");
+    std::fs::rename(&newer, &program).expect("replaces");
+    ask(&terminal, 2);
+    cluster.member("web01").stop();
+    cluster.member("web01").start();
+    ask(&terminal, 3);
+    // The daemon that was there before starts sessions, too: with what it runs itself.
+    std::fs::copy(env!("CARGO_BIN_EXE_malai"), &newer).expect("copies");
+    std::fs::rename(&newer, &program).expect("replaces");
+    let another = shell(cluster.home("laptop"));
+    ask(&another, 4);
+    ask(&terminal, 5);
+}
+
+#[test]
+fn a_session_outlives_a_change_of_its_clients_address_without_a_pause() {
+    let net = net();
+    let Some((cluster, link)) = malai_testkit::Cluster::linked(&net) else {
+        return not_run("there is no IPv6 on loopback");
+    };
+    let both = [shell(cluster.home("laptop")), shell(cluster.home("desk"))];
+    both.iter().for_each(|terminal| ask(terminal, 1));
+    for number in 2..5 {
+        link.change_addresses();
+        for terminal in &both {
+            ask(terminal, number);
+            assert!(!terminal.screen().shows("is lost"), "{:?}", terminal.screen());
+        }
+    }
+}
+
+#[test]
+fn a_program_that_nobody_is_attached_to_ends_when_it_was_idle_for_too_long_and_a_shell_does_not() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    cluster.member("web01").stop();
+    cluster.home("web01").add_to_malai_toml("[limits]\nidle_session = \"1s\"");
+    cluster.member("web01").start();
+    let laptop = cluster.home("laptop");
+    let shell = laptop.malai(["shell", "web01.company", "--detach"]).ok().text().trim().to_owned();
+    let program = laptop.malai(["--detach", "web01.company", "sleep", "1000"]).ok().text().trim().to_owned();
+    assert_ne!(shell, program);
+    let is_there =
+        |id: &str| sessions(laptop).iter().any(|found| found["session"] == id && found["ended"].is_null());
+    await_until("the program's end", SOON, || !is_there(&program));
+    assert!(is_there(&shell));
+    laptop.malai(["sessions", "web01.company", "--end", &shell]).ok();
+}

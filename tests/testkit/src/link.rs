@@ -28,6 +28,8 @@ struct Shared {
     ended: AtomicBool,
     delay: Mutex<Duration>,
     passed: AtomicU64,
+    /// How often the addresses were changed.
+    generation: AtomicU64,
     under_way: Mutex<VecDeque<Packet>>,
     arrived: Condvar,
 }
@@ -70,6 +72,7 @@ impl UdpLink {
             ended: AtomicBool::new(false),
             delay: Mutex::new(Duration::ZERO),
             passed: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             under_way: Mutex::default(),
             arrived: Condvar::new(),
         });
@@ -77,19 +80,26 @@ impl UdpLink {
         std::thread::spawn(move || late.deliver());
         let forward = Arc::clone(&shared);
         std::thread::spawn(move || {
-            let mut ways: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
-            forward.receive(&front.clone(), |sender| {
-                let way = ways.entry(sender).or_insert_with(|| {
-                    let any = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-                    let way = Arc::new(socket(any.parse().expect("is an address")));
-                    let (back, shared, front) = (Arc::clone(&way), Arc::clone(&forward), Arc::clone(&front));
-                    std::thread::spawn(move || {
-                        shared.receive(&back, |_| (Arc::clone(&front), sender));
+            let mut ways: HashMap<(SocketAddr, u64), Arc<UdpSocket>> = HashMap::new();
+            forward.receive(
+                &front.clone(),
+                || true,
+                |sender| {
+                    let generation = forward.generation.load(Ordering::SeqCst);
+                    let way = ways.entry((sender, generation)).or_insert_with(|| {
+                        let any = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+                        let way = Arc::new(socket(any.parse().expect("is an address")));
+                        let (back, shared, front) =
+                            (Arc::clone(&way), Arc::clone(&forward), Arc::clone(&front));
+                        std::thread::spawn(move || {
+                            let is_now = || shared.generation.load(Ordering::SeqCst) == generation;
+                            shared.receive(&back, is_now, |_| (Arc::clone(&front), sender));
+                        });
+                        way
                     });
-                    way
-                });
-                (Arc::clone(way), target)
-            });
+                    (Arc::clone(way), target)
+                },
+            );
         });
         Self { address, shared }
     }
@@ -115,6 +125,12 @@ impl UdpLink {
         *self.shared.delay.lock().unwrap_or_else(PoisonError::into_inner) = one_way;
     }
 
+    /// Has every packet of the calling side come from another port from now on, as behind a router that forgot it; what
+    /// is still sent to the old ones is lost.
+    pub fn change_addresses(&self) {
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Returns how many packets have passed, both ways together.
     pub fn passed(&self) -> u64 {
         self.shared.passed.load(Ordering::Relaxed)
@@ -138,12 +154,18 @@ impl Shared {
     }
 
     /// Takes packets from a socket and passes each on by the socket and to the address that `route` gives for its sender.
-    fn receive(&self, socket: &UdpSocket, mut route: impl FnMut(SocketAddr) -> (Arc<UdpSocket>, SocketAddr)) {
+    /// As long as `goes_on` says so.
+    fn receive(
+        &self,
+        socket: &UdpSocket,
+        goes_on: impl Fn() -> bool,
+        mut route: impl FnMut(SocketAddr) -> (Arc<UdpSocket>, SocketAddr),
+    ) {
         let mut packet = vec![0; PACKET];
-        while !self.has_ended() {
+        while !self.has_ended() && goes_on() {
             // Nothing for a while, or word that nobody listens where the last packet went: neither ends a link.
             let Ok((length, sender)) = socket.recv_from(&mut packet) else { continue };
-            if self.cut.load(Ordering::SeqCst) {
+            if self.cut.load(Ordering::SeqCst) || !goes_on() {
                 continue;
             }
             self.passed.fetch_add(1, Ordering::Relaxed);
