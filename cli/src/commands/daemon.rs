@@ -12,6 +12,8 @@ use crate::output::DONE;
 
 /// The log is rotated at this size, and two old ones are kept.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
+/// The most threads for the tasks of a daemon: more than its work for the network keeps busy.
+const MOST_WORKERS: usize = 4;
 
 pub(crate) fn daemon(context: &Context, args: &DaemonArgs) -> Outcome {
     if args.foreground {
@@ -64,6 +66,7 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
     crate::log::start(log, !detached);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(workers())
         .thread_name("malai")
         .build()
         .map_err(|error| Failure::local("start the runtime", &error))?;
@@ -95,6 +98,13 @@ fn foreground(context: &Context, detached: bool) -> Outcome {
     // A thread may wait for ever for a home on a network that is gone, or for a directory of users.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Threads that the daemon's tasks share: one for two cores. Each request goes from task to task, and a task that is
+/// handed to another thread waits for that to wake up; the other cores are for the programs that run.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).clamp(1, MOST_WORKERS)
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
