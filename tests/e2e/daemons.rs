@@ -1,5 +1,6 @@
 //! The background process itself.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixDatagram;
 
 use malai_testkit::{Cluster, TestHome, await_until};
@@ -112,4 +113,22 @@ fn what_needs_a_daemon_says_so_without_one() {
     laptop.malai(["--json", "status"]).exits(1).fails_with("daemon.absent");
     // A command needs none.
     laptop.malai(["web01.company", "true"]).ok();
+}
+
+#[test]
+fn a_daemon_whose_home_was_replaced_leaves_the_socket_of_the_one_that_is_there_now() {
+    let net = net();
+    let home = TestHome::new(&net, "laptop");
+    let old = home.start_daemon();
+    let aside = net.path().join("aside");
+    std::fs::rename(home.path(), &aside).expect("puts the home aside");
+    std::fs::DirBuilder::new().mode(0o700).create(home.path()).expect("makes another one");
+    std::fs::copy(aside.join("malai.toml"), home.path().join("malai.toml")).expect("copies");
+    let new = home.start_daemon();
+    let socket = home.path().join("malai.sock");
+    old.stop();
+    assert!(socket.exists());
+    home.malai(["status"]).ok();
+    new.stop();
+    assert!(!socket.exists());
 }

@@ -60,11 +60,15 @@ fn what_is_asked_of_a_machine_that_was_just_restarted_is_answered_soon() {
 
     restart(&mut cluster);
     let once = format!("echo once >> {}", ran.display());
-    let output = timed("a command", || cluster.home("desk").malai(["web01.company", "sh", "-c", &once]));
+    let output =
+        timed("a command", || cluster.home("desk").malai(["--json", "web01.company", "sh", "-c", &once]));
     let times = std::fs::read_to_string(&ran).unwrap_or_default().matches("once").count();
     match output.code {
         Some(0) => assert_eq!(times, 1),
-        _ => assert_eq!(times, 0, "{output:?}"),
+        _ => {
+            assert_eq!(times, 0, "{output:?}");
+            output.exits(255).fails_with("p2p.lost");
+        }
     }
     timed("the next command", || cluster.home("desk").malai(["web01.company", "true"]).ok());
 }

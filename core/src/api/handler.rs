@@ -44,7 +44,9 @@ async fn answer(node: &Node, request: ApiRequest) -> Result<ApiReply, NodeError>
         ApiRequest::Info {} => ApiReply::Info(node.info().await?),
         ApiRequest::Status {} => ApiReply::Status(node.status()),
         // It needs the socket that it came over: the daemon's end of that takes it before it comes here.
-        ApiRequest::Open(_) => return Err(ClusterError::OutOfTurn("a stream without a socket").into()),
+        ApiRequest::Open(_) | ApiRequest::OpenAndRun(_) => {
+            return Err(ClusterError::OutOfTurn("a stream without a socket").into());
+        }
     })
 }
 

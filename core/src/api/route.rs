@@ -12,7 +12,7 @@ use malai_model::code::ErrorCode;
 use malai_model::name::ServiceName;
 use malai_model::wire::ExecRequest;
 #[cfg(all(feature = "daemon", unix))]
-use malai_model::wire::{Request, ResumeToken};
+use malai_model::wire::Request;
 use tokio::sync::OnceCell;
 
 #[cfg(all(feature = "daemon", unix))]
@@ -76,7 +76,8 @@ struct Inner {
     closed: AtomicBool,
 }
 
-/// What became of asking the daemon for a stream. Unless it was opened, nothing was said to any machine.
+/// What became of asking the daemon for a stream. Unless it was opened, nothing was said to any machine, and the daemon says
+/// nothing later.
 #[cfg(all(feature = "daemon", unix))]
 enum ThroughDaemon {
     Opened(Box<Opened>),
@@ -212,8 +213,12 @@ impl Route {
         };
         let mut request = request.clone();
         request.connect_timeout.get_or_insert(self.0.options.connect_timeout);
-        let chunk = if first.is_empty() { Bytes::new() } else { crate::p2p::chunk(&first) };
-        match socket::open(connection, request, &chunk).await {
+        let answer = if first.is_empty() {
+            socket::open(connection, request).await
+        } else {
+            socket::open_and_run(connection, request, &crate::p2p::chunk(&first)).await
+        };
+        match answer {
             Ok(OpenAnswer::Opened { view, stream, leftover }) => {
                 self.0.through_daemon.store(true, Ordering::Release);
                 let way = PathView {
@@ -237,6 +242,7 @@ impl Route {
                 Ok(ThroughDaemon::Unsupported)
             }
             Ok(OpenAnswer::Failed(failed)) => Err(Error::failed(failed)),
+            Err(error @ SocketError::Late) => Err(error.into()),
             // What was asked for was a way, and this is another one.
             Err(error) if !named => {
                 tracing::debug!(%error, "the daemon does not answer");
@@ -292,13 +298,13 @@ impl Route {
         let RunRequest { words, single_word, env } = request;
         let open = OpenRequest { words, single_word, ..OpenRequest::default() };
         #[cfg(all(feature = "daemon", unix))]
-        let (Opened { stream, view }, resume) = self.open_to_run(&open, &env).await?;
+        let (Opened { stream, view }, sent) = self.open_to_run(&open, &env).await?;
         #[cfg(not(all(feature = "daemon", unix)))]
-        let (Opened { stream, view }, resume) = (self.open(&open).await?, None);
+        let (Opened { stream, view }, sent) = (self.open(&open).await?, None);
         if view.argv.is_empty() {
             return Err(NodeError::from(ClusterError::NoProgram { machine: view.shown() }).into());
         }
-        let exec = ExecRequest { argv: view.argv.clone(), env, resume };
+        let exec = sent.unwrap_or_else(|| ExecRequest { argv: view.argv.clone(), env, resume: None });
         let started = match view.place {
             Place::Here => RunningCommand::start(stream, exec).await,
             Place::Elsewhere => {
@@ -312,13 +318,13 @@ impl Route {
     }
 
     /// Opens a stream to run a program. The request to run it goes to the daemon together with that for the stream, which
-    /// spares the time to go there and back; then it bears the token that is returned.
+    /// spares the time to go there and back; then it is returned, since the stream has begun with just that.
     #[cfg(all(feature = "daemon", unix))]
     async fn open_to_run(
         &self,
         open: &OpenRequest,
         env: &BTreeMap<String, String>,
-    ) -> Result<(Opened, Option<ResumeToken>), Error> {
+    ) -> Result<(Opened, Option<ExecRequest>), Error> {
         self.check()?;
         // A single word may be an alias with a program in it, and a machine alone runs nothing.
         let Some(argv) = open.words.get(1..).filter(|argv| !argv.is_empty()) else {
@@ -326,14 +332,14 @@ impl Route {
         };
         let failed = |error: ExecError| Error::from(NodeError::from(error));
         let token = new_resume_token().map_err(|error| failed(error.into()))?;
-        let exec = ExecRequest { argv: argv.to_vec(), env: env.clone(), resume: Some(token.clone()) };
-        let first = first_frame(&Request::Exec(exec)).map_err(|error| failed(error.into()))?;
+        let exec = ExecRequest { argv: argv.to_vec(), env: env.clone(), resume: Some(token) };
+        let first = first_frame(&Request::Exec(exec.clone())).map_err(|error| failed(error.into()))?;
         if first.len() > AHEAD {
             return Ok((self.open(open).await?, None));
         }
         let at_once = OpenRequest { followed_by: Some(argv.to_vec()), ..open.clone() };
         match self.open_through_daemon(&at_once, first).await? {
-            ThroughDaemon::Opened(opened) => Ok((*opened, Some(token))),
+            ThroughDaemon::Opened(opened) => Ok((*opened, Some(exec))),
             ThroughDaemon::Unsupported => Ok((self.open(open).await?, None)),
             ThroughDaemon::Absent => Ok((self.dial(open).await?, None)),
         }

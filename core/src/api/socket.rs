@@ -162,23 +162,78 @@ pub(super) enum OpenAnswer {
     Failed(FailedView),
 }
 
-/// Asks the daemon for a stream; `first` goes behind the request, for the stream to begin with.
-pub(super) async fn open(
+/// Asks the daemon for a stream.
+pub(super) async fn open(mut stream: UnixStream, request: OpenRequest) -> Result<OpenAnswer, SocketError> {
+    let mut leftover = BytesMut::new();
+    let text = Line::text(ApiRequest::Open(request)).map_err(unwritten)?;
+    match talk(&mut stream, &mut leftover, &text).await? {
+        Ok(view) => Ok(OpenAnswer::Opened { view, stream, leftover }),
+        Err(failed) => Ok(OpenAnswer::Failed(failed)),
+    }
+}
+
+/// Asks the daemon for a stream, with what it is to begin with.
+///
+/// # Errors
+/// [`SocketError::Late`] if the daemon may have passed that on: then it must not be sent another way. With any other error
+/// it has not, and will not.
+pub(super) async fn open_and_run(
     mut stream: UnixStream,
     request: OpenRequest,
     first: &[u8],
 ) -> Result<OpenAnswer, SocketError> {
-    let mut text =
-        Line::text(ApiRequest::Open(request)).map_err(|error| SocketError::Unanswered(error.into()))?;
-    text.extend_from_slice(first);
     let mut leftover = BytesMut::new();
-    in_time(SILENCE, stream.write_all(&text)).await?;
+    let mut text = Line::text(ApiRequest::OpenAndRun(request)).map_err(unwritten)?;
+    text.extend_from_slice(first);
+    match talk(&mut stream, &mut leftover, &text).await {
+        Ok(Ok(view)) => Ok(OpenAnswer::Opened { view, stream, leftover }),
+        Ok(Err(failed)) => Ok(OpenAnswer::Failed(failed)),
+        Err(SocketError::Unanswered(error)) => match withdraw(stream, &leftover) {
+            true => Err(SocketError::Unanswered(error)),
+            false => Err(SocketError::Late),
+        },
+        // It said something, and nobody knows what.
+        Err(_) => Err(SocketError::Late),
+    }
+}
+
+/// Takes back what the daemon has not acted on: it says that a stream is open before it passes anything on, and from here
+/// on it cannot say that any more. `false` if it has said so.
+fn withdraw(stream: UnixStream, read: &[u8]) -> bool {
+    // Elsewhere what is there already may be gone by that, and with it the answer.
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    let Ok(mut stream) = stream.into_std() else { return false };
+    if stream.shutdown(std::net::Shutdown::Read).is_err() {
+        // Nobody is at the other end.
+        return true;
+    }
+    let mut said = read.to_vec();
+    // What is there already is read to its end; it does not wait.
+    _ = io::Read::read_to_end(&mut stream, &mut said);
+    said.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .all(|line| matches!(parse_reply(line), Ok(ApiReply::Opening {} | ApiReply::Failed(_))))
+}
+
+fn unwritten(error: serde_json::Error) -> SocketError {
+    SocketError::Unanswered(error.into())
+}
+
+/// Asks, and waits until the stream is open or failed.
+async fn talk(
+    stream: &mut UnixStream,
+    leftover: &mut BytesMut,
+    text: &[u8],
+) -> Result<Result<OpenedView, FailedView>, SocketError> {
+    in_time(SILENCE, stream.write_all(text)).await?;
     loop {
-        let line = in_time(SILENCE, read_line(&mut stream, &mut leftover)).await?;
+        let line = in_time(SILENCE, read_line(stream, leftover)).await?;
         match parse_reply(&line)? {
             ApiReply::Opening {} => {}
-            ApiReply::Opened(view) => return Ok(OpenAnswer::Opened { view, stream, leftover }),
-            ApiReply::Failed(failed) => return Ok(OpenAnswer::Failed(failed)),
+            ApiReply::Opened(view) => return Ok(Ok(view)),
+            ApiReply::Failed(failed) => return Ok(Err(failed)),
             other => {
                 tracing::debug!(?other, "an answer to something else");
                 let error = <serde_json::Error as serde::de::Error>::custom("an answer to something else");

@@ -39,8 +39,10 @@ pub async fn run(
     crate::host::raise_open_files();
     let node = Node::start(options, Mode::Serve).await.map_err(Error::from)?;
     let scope = Scope::new();
+    let mut own_socket = None;
     let served = match socket::listen(&path) {
         Ok(listener) => {
+            own_socket = socket::identity(&path);
             scope.spawn_until_stop("socket", socket::serve(listener, node.clone(), scope.clone()));
             tracing::info!(pid = std::process::id(), version = crate::VERSION, "the daemon runs");
             ready();
@@ -53,10 +55,8 @@ pub async fn run(
     tracing::info!("stopping: running requests have {drain:?} to end");
     // The socket goes first: a new daemon may start as soon as the lock is free.
     scope.shutdown(Duration::from_secs(1)).await;
-    if served.is_ok()
-        && let Err(source) = std::fs::remove_file(&path)
-    {
-        tracing::warn!(error = %source, "the socket could not be removed");
+    if served.is_ok() {
+        socket::remove(&path, own_socket);
     }
     tokio::select! {
         () = node.finish(drain) => {}

@@ -1,7 +1,7 @@
 //! `malai.sock`: a line of JSON asks, a line of JSON answers. The same user only, by the kernel's word.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +28,21 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Which file stands at a path.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Removes the socket, unless another file stands at its path by now: the home may be another one.
+pub(super) fn remove(path: &Path, own: Option<(u64, u64)>) {
+    if own.is_none() || identity(path) != own {
+        // Also where there is none any more.
+        tracing::info!(path = %path.display(), "the socket is not this daemon's any more: it stays");
+    } else if let Err(source) = std::fs::remove_file(path) {
+        tracing::warn!(error = %source, "the socket could not be removed");
+    }
 }
 
 /// Answers until stopped.
@@ -61,7 +76,7 @@ async fn answer(mut stream: UnixStream, node: &Node) -> io::Result<()> {
     let mut leftover = BytesMut::new();
     let line = api::read_line(&mut stream, &mut leftover).await?;
     let reply = match Line::parse(&line) {
-        Ok(ApiRequest::Open(request)) => {
+        Ok(ApiRequest::Open(request) | ApiRequest::OpenAndRun(request)) => {
             return super::open::open(node, Asked { stream, leftover, pid: caller.pid() }, request).await;
         }
         Ok(request) => api::handle(node, request).await,

@@ -32,6 +32,9 @@ pub enum SocketError {
     /// Talking over the socket failed.
     #[error("get an answer from the daemon")]
     Unanswered(#[source] io::Error),
+    /// It took what was to run, and did not answer in time.
+    #[error("hear from the daemon what became of the request: it may have run it")]
+    Late,
     /// The daemon speaks a schema that came after this version.
     #[error("understand the daemon: it is of a newer version (schema {schema})")]
     Newer {
@@ -48,9 +51,11 @@ impl SocketError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Absent { .. } | Self::SocketAbsent { .. } => ErrorCode::DaemonAbsent,
-            Self::Foreign { .. } | Self::Unanswered(_) | Self::Newer { .. } | Self::Unreadable(_) => {
-                ErrorCode::DaemonUnanswered
-            }
+            Self::Foreign { .. }
+            | Self::Unanswered(_)
+            | Self::Late
+            | Self::Newer { .. }
+            | Self::Unreadable(_) => ErrorCode::DaemonUnanswered,
         }
     }
 
@@ -63,7 +68,7 @@ impl SocketError {
                 }
                 Self::SocketAbsent { .. } => "start the daemon, or unset MALAI_SSH_AGENT",
                 Self::Foreign { .. } => "use a home of your own",
-                Self::Unanswered(_) => "look into malai.log; restart it with `malai daemon`",
+                Self::Unanswered(_) | Self::Late => "look into malai.log; restart it with `malai daemon`",
                 Self::Newer { .. } => {
                     "use that version of malai here too, or restart the daemon with this one"
                 }

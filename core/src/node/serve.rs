@@ -287,16 +287,18 @@ impl Node {
         let revoked = ticket.revoked.clone();
         let typed = request.argv.first().map_or("", String::as_str);
         let user = authorized.effect().username.as_ref().map(UserName::as_str);
+        // Before anything waits: a caller that lost its connection just then shall not hear that nobody knows of it.
+        let (kept, linger) = self.keep(member, peer, request.resume.clone(), &stream);
         let begun = match self.begin_command(&loaded, asker, typed, user).await {
             Ok(begun) => begun,
             Err(told) => {
+                drop(kept);
                 refuse(stream, told).await;
                 return Ok(());
             }
         };
         tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
         let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        let (kept, linger) = self.keep(member, peer, request.resume.clone(), &stream);
         let served = self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await;
         drop(kept);
         begun.command_ended(&served);

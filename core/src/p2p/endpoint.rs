@@ -11,7 +11,7 @@ use iroh::endpoint::presets;
 use malai_model::id::Id52;
 use tokio::sync::mpsc;
 
-use super::connection::{CloseReason, Connection, Counters, Link, describe};
+use super::connection::{CloseReason, Connection, Counters, Link, WeakConnection, describe};
 use super::discovery::{Candidates, Rendezvous, Ticket};
 use super::error::P2pError;
 use super::hooks::Gate;
@@ -46,7 +46,10 @@ pub struct Endpoint {
     kind: Kind,
     /// Whether it answers callers.
     serves: bool,
+    /// Whether it was told to close: then its drop is silent.
     closing: AtomicBool,
+    /// What it dialled.
+    dialled: Mutex<Vec<WeakConnection>>,
     rendezvous: Option<Rendezvous>,
     ticket: Mutex<Option<Ticket>>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
@@ -122,6 +125,7 @@ impl Endpoint {
             kind,
             serves,
             closing: AtomicBool::new(false),
+            dialled: Mutex::default(),
             rendezvous,
             ticket: Mutex::new(None),
             incoming: tokio::sync::Mutex::new(incoming),
@@ -239,13 +243,14 @@ impl Endpoint {
         target = found.relays.iter().fold(target, |target, url| target.with_relay_url(url.clone()));
         let left = deadline.saturating_sub(begun.elapsed());
         match tokio::time::timeout(left, quic.connect(target, protocol.alpn())).await {
-            Ok(Ok(connection)) => Ok(Connection::new(
-                Link::Quic(connection),
-                peer,
-                protocol,
-                self.scope.clone(),
-                self.counters.clone(),
-            )),
+            Ok(Ok(connection)) => {
+                let (scope, counters) = (self.scope.clone(), self.counters.clone());
+                let connection = Connection::new(Link::Quic(connection), peer, protocol, scope, counters);
+                let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+                dialled.retain(WeakConnection::is_alive);
+                dialled.push(connection.downgrade());
+                Ok(connection)
+            }
             Ok(Err(error)) => Err(match connection_error(&error).map(|error| describe(peer, error)) {
                 Some(refused @ (P2pError::NotAdmitted { .. } | P2pError::Incompatible { .. })) => refused,
                 _ if quic.is_closed() => P2pError::Closed,
@@ -267,16 +272,24 @@ impl Endpoint {
         self.incoming.lock().await.recv().await
     }
 
-    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`], or [`timeouts::PARTING`] if it serves nobody.
-    /// What peers have not acknowledged is lost.
+    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`], or [`timeouts::PARTING`] if it serves nobody
+    /// and nothing runs over its connections. What peers have not acknowledged is lost.
     pub async fn close(&self) {
         self.scope.stop();
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
         match &self.kind {
             Kind::Quic(quic) => {
                 self.closing.store(true, Ordering::Relaxed);
-                let within = if self.serves { timeouts::CLOSE } else { timeouts::PARTING };
-                if tokio::time::timeout(within, quic.close()).await.is_err() && self.serves {
+                // Something is cut off: its other end shall hear so, and be it at the second try.
+                let patient = self.serves
+                    || self
+                        .dialled
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .iter()
+                        .any(WeakConnection::is_in_use);
+                let within = if patient { timeouts::CLOSE } else { timeouts::PARTING };
+                if tokio::time::timeout(within, quic.close()).await.is_err() && patient {
                     tracing::warn!("an endpoint did not close in time");
                 }
             }

@@ -50,6 +50,12 @@ struct Failed {
 }
 
 impl Failed {
+    /// What an attempt leaves behind: only that nobody could be reached counts.
+    fn after(before: Option<&Self>, error: P2pError) -> Option<Self> {
+        let times = before.map_or(1, |failed| failed.times.saturating_add(1));
+        matches!(error, P2pError::Unreachable { .. }).then(|| Self { at: Instant::now(), error, times })
+    }
+
     /// For how long no further attempt begins: a script that asks again and again keeps neither this device nor the
     /// network busy, and a person notices nothing.
     fn pause(&self) -> Duration {
@@ -201,11 +207,7 @@ impl Pool {
             }
             Err(error) => {
                 *slot.warm() = None;
-                *failed = matches!(error, P2pError::Unreachable { .. }).then(|| Failed {
-                    at: Instant::now(),
-                    error: error.clone(),
-                    times: failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1)),
-                });
+                *failed = Failed::after(failed.as_ref(), error.clone());
                 Err(error)
             }
         }
@@ -254,14 +256,18 @@ impl Pool {
                 Ok(connection) => slot.keep(&connection),
                 Err(error) => {
                     tracing::debug!(%peer, %error, "no other connection can be made");
+                    // Who waited for this attempt shares it.
+                    *failed = Failed::after(failed.as_ref(), error);
                     return;
                 }
             }
             *failed = None;
         }
         drop(failed);
-        // A peer that answers on one way and does not on the other has forgotten that.
-        if !slot.has(silent) && !answers_in_time(silent, silent.patience()).await && !silent.is_closed() {
+        // A peer that answers on one way and does not on the other has forgotten that. That there is no connection at all
+        // says nothing of this one.
+        let another = slot.warm().as_ref().is_some_and(|warm| !warm.connection.is_same(silent));
+        if another && !answers_in_time(silent, silent.patience()).await && !silent.is_closed() {
             tracing::info!(%peer, "a connection is given up: its peer does not know it any more");
             silent.give_up();
         }

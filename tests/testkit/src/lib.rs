@@ -28,7 +28,7 @@ pub use link::UdpLink;
 pub use net::TestNet;
 pub use nix::sys::signal::Signal;
 pub use process::{Output, Running};
-pub use skip::{is_ci, not_run};
+pub use skip::not_run;
 pub use terminal::{Terminal, TerminalCommand};
 pub use user::{TestUser, is_root};
 pub use wait::{await_some, await_until};

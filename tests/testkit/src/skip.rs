@@ -11,7 +11,6 @@ pub fn not_run(why: &str) {
     eprintln!("not run: {why}");
 }
 
-/// Says whether this is a run of CI.
-pub fn is_ci() -> bool {
+fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0")
 }

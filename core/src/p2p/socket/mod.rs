@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
 use serde::{Deserialize, Serialize};
@@ -188,7 +188,7 @@ impl SocketLink {
 #[cfg(feature = "daemon")]
 pub(crate) fn chunk(bytes: &[u8]) -> Bytes {
     let mut chunk = BytesMut::with_capacity(4 + bytes.len());
-    chunk.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    chunk.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     chunk.extend_from_slice(bytes);
     chunk.freeze()
 }

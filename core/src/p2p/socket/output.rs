@@ -51,9 +51,6 @@ impl Output {
 
     /// Takes bytes from the front of `out` as one chunk, as many as there is room for.
     fn take(&mut self, out: &mut Vec<Bytes>) {
-        if !self.ahead.is_empty() {
-            self.leave_out(out);
-        }
         let mut room = QUEUE.saturating_sub(self.length);
         let total: usize = out.iter().map(Bytes::len).sum();
         let length = total.min(room);
@@ -79,12 +76,16 @@ impl Output {
         out.drain(..whole);
     }
 
-    /// Takes out what was written ahead. A stream that begins otherwise than was foretold goes no further.
-    fn leave_out(&mut self, out: &mut [Bytes]) {
+    /// Takes out what was written ahead. A stream that begins otherwise than was foretold ends, both ways.
+    fn leave_out(&mut self, socket: &Socket, out: &mut [Bytes]) {
+        if self.ahead.is_empty() {
+            return;
+        }
         for bytes in out {
             let length = bytes.len().min(self.ahead.len());
             if bytes.split_to(length) != self.ahead.split_to(length) {
                 tracing::error!("a stream began with other bytes than were written ahead of it");
+                _ = socket.stream.file().shutdown(std::net::Shutdown::Both);
                 return self.close();
             }
         }
@@ -187,6 +188,7 @@ impl SocketSend {
                     // The reader is about to learn why: its reason is the better one.
                     out.clear();
                 }
+                output.leave_out(&self.0, out);
                 output.take(out);
                 if !out.is_empty() && output.writing {
                     drop(output);

@@ -143,7 +143,7 @@ async fn what_was_written_before_there_was_a_stream_is_its_beginning_and_nothing
         let first = first_frame("a message of some length").expect("is JSON");
         soon(process.write_all(&chunk(&first))).await.expect("is written");
         let left = Stream::over_socket_after(first, process, BytesMut::new(), peer, path(), &scope);
-        let left = left.expect("is waited for");
+        let mut left = left.expect("is waited for");
         let mut right =
             Stream::over_socket(other, BytesMut::new(), peer, path(), &scope).expect("is waited for");
         if as_foretold {
@@ -159,6 +159,8 @@ async fn what_was_written_before_there_was_a_stream_is_its_beginning_and_nothing
             let got = soon(right.receiver.message::<String>()).await.expect("receives");
             assert_eq!(got.as_deref(), Some("a second one"));
         } else {
+            let answer = soon(left.receiver.message::<String>()).await;
+            assert!(answer.is_err(), "no answer to the first one is taken for one to the other: {answer:?}");
             drop(left);
             let got = soon(right.receiver.message::<String>()).await;
             assert!(!matches!(got, Ok(Some(_))), "{got:?}");

@@ -61,6 +61,9 @@ pub enum ApiRequest {
     /// Opens a stream to a machine, which then goes on over the very socket that carried the request. Answered by
     /// `Opening` if it takes a moment, then by `Opened`.
     Open(OpenRequest),
+    /// As [`ApiRequest::Open`], where the stream's first bytes follow the line at once:
+    /// [`OpenRequest::followed_by`] says for what. A request of its own, so that a daemon that does not know it refuses it.
+    OpenAndRun(OpenRequest),
 }
 
 /// Input of [`ApiRequest::Open`]: a stream to a machine.
@@ -78,8 +81,8 @@ pub struct OpenRequest {
     /// does not wait for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub returns: bool,
-    /// What is to be run, if the stream's first bytes follow this request at once, with the request to run it: the
-    /// stream is opened only if the address leads to another machine and leaves these words.
+    /// What is to be run, in an [`ApiRequest::OpenAndRun`]: the stream is opened only if the address leads to another
+    /// machine and leaves these words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub followed_by: Option<Vec<String>>,
 }
