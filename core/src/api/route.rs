@@ -2,6 +2,7 @@
 
 #[cfg(all(feature = "daemon", unix))]
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -190,14 +191,20 @@ impl Route {
         self.dial(request).await
     }
 
-    async fn dial(&self, request: &OpenRequest) -> Result<Opened, Error> {
-        let node = self.node().await?;
-        let found = Box::pin(node.find(request)).await?;
-        let (stream, path) = Box::pin(node.open(&found)).await?;
-        let view = found.view(path);
-        tracing::debug!(machine = view.shown(), address = view.address, "dialled directly");
-        self.enter(&stream);
-        Ok(Opened { stream, view })
+    /// Of no particular type: that of the network's own futures goes deeper than the compiler does.
+    fn dial<'a>(
+        &'a self,
+        request: &'a OpenRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send + 'a>> {
+        Box::pin(async {
+            let node = self.node().await?;
+            let found = Box::pin(node.find(request)).await?;
+            let (stream, path) = Box::pin(node.open(&found)).await?;
+            let view = found.view(path);
+            tracing::debug!(machine = view.shown(), address = view.address, "dialled directly");
+            self.enter(&stream);
+            Ok(Opened { stream, view })
+        })
     }
 
     /// `first`: what the stream begins with, if it is written behind the request.

@@ -188,12 +188,7 @@ pub(super) async fn open_and_run(
     match talk(&mut stream, &mut leftover, &text).await {
         Ok(Ok(view)) => Ok(OpenAnswer::Opened { view, stream, leftover }),
         Ok(Err(failed)) => Ok(OpenAnswer::Failed(failed)),
-        Err(SocketError::Unanswered(error)) => match withdraw(stream, &leftover) {
-            true => Err(SocketError::Unanswered(error)),
-            false => Err(SocketError::Late),
-        },
-        // It said something, and nobody knows what.
-        Err(_) => Err(SocketError::Late),
+        Err(error) => Err(if withdraw(stream, &leftover) { error } else { SocketError::Late }),
     }
 }
 
@@ -212,9 +207,13 @@ fn withdraw(stream: UnixStream, read: &[u8]) -> bool {
     let mut said = read.to_vec();
     // What is there already is read to its end; it does not wait.
     _ = io::Read::read_to_end(&mut stream, &mut said);
-    said.split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .all(|line| matches!(parse_reply(line), Ok(ApiReply::Opening {} | ApiReply::Failed(_))))
+    said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).all(is_not_opened)
+}
+
+/// Whether a reply certainly says something else than that a stream is open. In every schema that is what `opened` means.
+fn is_not_opened(line: &[u8]) -> bool {
+    let line = serde_json::from_slice::<serde_json::Value>(line);
+    line.is_ok_and(|line| line["reply"].as_str().is_some_and(|reply| reply != "opened"))
 }
 
 fn unwritten(error: serde_json::Error) -> SocketError {
@@ -229,8 +228,12 @@ async fn talk(
 ) -> Result<Result<OpenedView, FailedView>, SocketError> {
     in_time(SILENCE, stream.write_all(text)).await?;
     loop {
-        let line = in_time(SILENCE, read_line(stream, leftover)).await?;
-        match parse_reply(&line)? {
+        let mut line = in_time(SILENCE, read_line(stream, leftover)).await?;
+        let reply = parse_reply(&line).inspect_err(|_| {
+            line.unsplit(std::mem::take(leftover));
+            *leftover = std::mem::take(&mut line);
+        });
+        match reply? {
             ApiReply::Opening {} => {}
             ApiReply::Opened(view) => return Ok(Ok(view)),
             ApiReply::Failed(failed) => return Ok(Err(failed)),
@@ -254,5 +257,40 @@ async fn in_time<T>(within: Duration, work: impl Future<Output = io::Result<T>>)
     match tokio::time::timeout(within, work).await {
         Ok(done) => done.map_err(SocketError::Unanswered),
         Err(_) => Err(SocketError::Unanswered(io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certainly_no_open_stream_lets_a_request_be_sent_another_way() {
+        for line in [&br#"{"schema":1,"reply":"opening"}"#[..], br#"{"schema":99,"reply":"something-later"}"#]
+        {
+            assert!(is_not_opened(line));
+        }
+        for line in [
+            &br#"{"schema":1,"reply":"opened","argv":[]}"#[..],
+            br#"{"schema":99,"reply":"opened"}"#,
+            b"{}",
+            b"{\"sch",
+        ] {
+            assert!(!is_not_opened(line));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_acted_on_is_taken_back_and_what_was_is_not() {
+        for said in
+            [&b""[..], b"{\"schema\":1,\"reply\":\"opening\"}\n", b"{\"schema\":1,\"reply\":\"opened\"}\n"]
+        {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            assert_eq!(theirs.try_write(said).expect("is written"), said.len());
+            let taken_back = withdraw(ours, b"");
+            assert_eq!(taken_back, cfg!(target_os = "linux") && !said.ends_with(b"opened\"}\n"));
+            // Whoever wakes up now cannot say that it goes on.
+            assert!(theirs.try_write(b"opened").is_err());
+        }
     }
 }
