@@ -100,7 +100,7 @@ fn a_session_that_its_client_has_seen_goes_on_when_that_is_killed() {
     await_until("that it is alone", SOON, || {
         sessions(cluster.home("desk")).iter().any(|session| session["attached"] == false)
     });
-    // Longer than one that is unclaimed would be kept, were it one: asked all the while, not slept through.
+    // Longer than web01's `resume`, after which one that is unclaimed goes: asked all the while.
     let over = Instant::now() + Duration::from_secs(2);
     await_until("two seconds more of it", SOON, || {
         assert!(!is_gone(&program));

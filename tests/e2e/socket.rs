@@ -145,9 +145,14 @@ fn a_daemon_that_does_not_run_on_is_gone_without() {
     let begun = std::time::Instant::now();
     cluster.home("laptop").malai(["--json", "status"]).exits(1).fails_with("daemon.unanswered");
     assert!(begun.elapsed() < Duration::from_secs(25));
+    let ran = net.path().join("ran");
+    let script = format!("echo once >> {}", ran.display());
+    cluster.home("laptop").malai(["web01.company", "sh", "-c", &script]).ok();
     daemon.signal(Signal::SIGCONT);
     Way::ThroughDaemon.assert(cluster.home("laptop"));
     daemon.stop();
+    // What waited for it on the socket was taken back: nothing runs twice.
+    assert_eq!(std::fs::read_to_string(&ran).expect("ran"), "once\n");
 }
 
 #[test]

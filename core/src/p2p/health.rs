@@ -5,10 +5,12 @@
 //! now asks first, and does not wait long for the answer.
 //!
 //! Over a long round trip (10 ms) that costs too much for every call: there a connection is taken to live for 8 s after
-//! the last sign of life, as long as the transport keeps to the way on which it came. Whoever gets one unasked sends
-//! something at once, so it is *watched* instead: if nothing comes back in little more than a round trip it is asked
-//! beside, then another one is made, and if that succeeds and the old one is still silent, it is given up: what was sent
-//! on it fails, or goes on over the other, after a second or a few round trips instead of the transport's idle time.
+//! the last sign of life, as long as the transport keeps to the way on which it came.
+//!
+//! Whoever gets one unasked sends something at once, so it is *watched* instead, near or far: if nothing comes back in
+//! little more than a round trip it is asked beside, then another one is made, and if that succeeds and the old one is
+//! still silent, it is given up: what was sent on it fails, or goes on over the other, after a second or some ten round
+//! trips instead of the transport's idle time.
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ pub struct ResumeHandle(Weak<Shared>);
 
 impl Stream {
     /// Makes the stream outlive its connection: if that is lost, the stream waits up to `linger` for another one.
-    /// Both sides have to do so.
+    /// Both sides have to do so; if the other one does not after all, [`ResumeHandle::no_longer`] says so.
     ///
     /// What was sent before is not sent again: call it when the peer is known to have that.
     pub fn resumable(&self, linger: Duration) -> ResumeHandle {
