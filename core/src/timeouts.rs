@@ -15,7 +15,7 @@ pub const START: Duration = Duration::from_secs(30);
 pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long closing an endpoint may take.
 pub const CLOSE: Duration = Duration::from_secs(2);
-/// How long closing an endpoint may take that serves nobody and over which nothing runs: word that it goes is on its way by then. Whether that arrives
+/// How long closing an endpoint may take that serves nobody and was answered all that it asked: word that it goes is on its way by then. Whether that arrives
 /// is no reason to wait a round trip at the end of every command.
 pub const PARTING: Duration = Duration::from_millis(20);
 /// How long a process group has between SIGHUP and SIGKILL.

@@ -79,6 +79,9 @@ async fn run(client: &Client, request: RunRequest, feed: Feed) -> Outcome {
         }
     };
     scope.stop();
+    if ended.get() && outcome.is_ok() {
+        client.hurry();
+    }
     outcome
 }
 

@@ -275,6 +275,12 @@ impl Client {
         }
     }
 
+    /// Says that all that was asked is answered. [`Client::close`] then waits for nobody; else, where this process dialled
+    /// by itself, it waits a round trip, so that what it cuts off hears of that.
+    pub fn hurry(&self) {
+        self.route.hurry();
+    }
+
     /// Closes the network. Commands that still run are hung up, sessions are left and go on; further calls fail with
     /// [`Error::Closed`].
     pub async fn close(&self) {

@@ -379,6 +379,12 @@ impl Route {
         open.push(stream.weak_connection());
     }
 
+    pub(super) fn hurry(&self) {
+        if let Some(node) = self.0.node.get() {
+            node.hurry();
+        }
+    }
+
     pub(super) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         let open = std::mem::take(&mut *self.0.open.lock().unwrap_or_else(PoisonError::into_inner));

@@ -188,6 +188,15 @@ impl Node {
         self.inner.work.finished(at_most).await;
     }
 
+    /// Says that all that was asked is answered: closing waits for nobody then.
+    pub(crate) fn hurry(&self) {
+        for member in self.members().values() {
+            if let Some(network) = member.network.get() {
+                network.endpoint.hurry();
+            }
+        }
+    }
+
     /// Stops taking requests, waits at most `drain` for those that run, ends the rest, and closes the network.
     pub async fn close(&self, drain: Duration) {
         self.finish(drain).await;

@@ -61,11 +61,6 @@ impl WeakConnection {
         self.0.strong_count() > 0
     }
 
-    /// Says whether a stream of it is open.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.0.upgrade().is_some_and(|inner| inner.streams.load(Ordering::Relaxed) > 0)
-    }
-
     /// Closes the connection in good order, if somebody still has it.
     pub(crate) fn close(&self) {
         if let Some(inner) = self.0.upgrade() {

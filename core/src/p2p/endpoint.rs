@@ -11,7 +11,7 @@ use iroh::endpoint::presets;
 use malai_model::id::Id52;
 use tokio::sync::mpsc;
 
-use super::connection::{CloseReason, Connection, Counters, Link, WeakConnection, describe};
+use super::connection::{CloseReason, Connection, Counters, Link, describe};
 use super::discovery::{Candidates, Rendezvous, Ticket};
 use super::error::P2pError;
 use super::hooks::Gate;
@@ -48,8 +48,8 @@ pub struct Endpoint {
     serves: bool,
     /// Whether it was told to close: then its drop is silent.
     closing: AtomicBool,
-    /// What it dialled.
-    dialled: Mutex<Vec<WeakConnection>>,
+    /// Whether nothing is left to be said to anybody.
+    hurried: AtomicBool,
     rendezvous: Option<Rendezvous>,
     ticket: Mutex<Option<Ticket>>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
@@ -125,7 +125,7 @@ impl Endpoint {
             kind,
             serves,
             closing: AtomicBool::new(false),
-            dialled: Mutex::default(),
+            hurried: AtomicBool::new(false),
             rendezvous,
             ticket: Mutex::new(None),
             incoming: tokio::sync::Mutex::new(incoming),
@@ -246,9 +246,6 @@ impl Endpoint {
             Ok(Ok(connection)) => {
                 let (scope, counters) = (self.scope.clone(), self.counters.clone());
                 let connection = Connection::new(Link::Quic(connection), peer, protocol, scope, counters);
-                let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
-                dialled.retain(WeakConnection::is_alive);
-                dialled.push(connection.downgrade());
                 Ok(connection)
             }
             Ok(Err(error)) => Err(match connection_error(&error).map(|error| describe(peer, error)) {
@@ -272,22 +269,20 @@ impl Endpoint {
         self.incoming.lock().await.recv().await
     }
 
-    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`], or [`timeouts::PARTING`] if it serves nobody
-    /// and nothing runs over its connections. What peers have not acknowledged is lost.
+    /// Says that all that was asked is answered: an endpoint that serves nobody then closes within [`timeouts::PARTING`].
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes all connections and the endpoint, within [`timeouts::CLOSE`]. What peers have not acknowledged is lost.
     pub async fn close(&self) {
         self.scope.stop();
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
         match &self.kind {
             Kind::Quic(quic) => {
                 self.closing.store(true, Ordering::Relaxed);
-                // Something is cut off: its other end shall hear so, and be it at the second try.
-                let patient = self.serves
-                    || self
-                        .dialled
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .iter()
-                        .any(WeakConnection::is_in_use);
+                // Where something is cut off its other end shall hear so, and be it at the second try.
+                let patient = self.serves || !self.hurried.load(Ordering::Relaxed);
                 let within = if patient { timeouts::CLOSE } else { timeouts::PARTING };
                 if tokio::time::timeout(within, quic.close()).await.is_err() && patient {
                     tracing::warn!("an endpoint did not close in time");
