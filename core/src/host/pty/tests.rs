@@ -106,6 +106,16 @@ fn is_alive(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH) && !state.starts_with('Z') && !state.is_empty()
 }
 
+/// Waits until a process executes a program: before that, a shell's child still ignores the keys that the shell does.
+async fn executes(pid: i32, program: &str) {
+    let until = Instant::now() + PATIENCE;
+    // Where there is no such file nobody can tell.
+    while std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() != program) {
+        assert!(Instant::now() < until, "process {pid} does not become {program}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 async fn gone(pid: i32) {
     let until = Instant::now() + PATIENCE;
     while is_alive(pid) {
@@ -192,6 +202,7 @@ async fn a_login_shell_has_job_control() {
     let own = shell.process.group.pid();
     // A key is for the job only once the shell has put it into the foreground.
     let job = shell.foreground_but(own).await;
+    executes(job, "sleep").await;
     shell.types("\u{1a}").await;
     shell.shows("Stopped").await;
     shell.shows("prompt> ").await;
