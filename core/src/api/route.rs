@@ -1,43 +1,29 @@
 //! The way to machines: through the daemon when one runs, else dialled by this process itself.
 
 #[cfg(all(feature = "daemon", unix))]
-use std::collections::BTreeMap;
+mod daemon;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-#[cfg(all(feature = "daemon", unix))]
-use bytes::Bytes;
 use malai_model::code::ErrorCode;
 use malai_model::name::ServiceName;
 use malai_model::wire::ExecRequest;
-#[cfg(all(feature = "daemon", unix))]
-use malai_model::wire::Request;
 use tokio::sync::OnceCell;
 
 #[cfg(all(feature = "daemon", unix))]
-use super::socket::{self, OpenAnswer};
+use self::daemon::{Socket, ThroughDaemon};
 use super::{ApiReply, ApiRequest, ClientOptions, OpenRequest, OpenedView, Place, RunRequest, handle};
 use crate::cluster::ClusterError;
 use crate::error::Error;
-#[cfg(all(feature = "daemon", unix))]
-use crate::error::SocketError;
 use crate::exec::{ExecError, RunningCommand};
 use crate::home::Home;
 use crate::node::{Mode, Node, NodeError, NodeOptions};
 use crate::p2p::{P2pError, Redial, Redialling, Stream, WeakConnection};
-#[cfg(all(feature = "daemon", unix))]
-use crate::p2p::{PathView, first_frame, new_resume_token};
 use crate::service::{ServiceConnection, ServiceError};
 use crate::task::Scope;
-
-/// The longest request that is sent before the stream is there: what a socket takes at once.
-#[cfg(all(feature = "daemon", unix))]
-const AHEAD: usize = 16 * 1024;
-/// How long to wait for a daemon that is gone and may be back at once.
-#[cfg(all(feature = "daemon", unix))]
-const RESTART: Duration = Duration::from_secs(3);
 
 /// The way to machines. Everything that talks to one asks it for a stream: commands, sessions, services, copies.
 ///
@@ -71,29 +57,7 @@ struct Inner {
     scope: Scope,
     /// The streams that were opened and are not over.
     open: Mutex<Vec<WeakConnection>>,
-    /// Whether the daemon carried a stream once.
-    #[cfg(all(feature = "daemon", unix))]
-    through_daemon: AtomicBool,
     closed: AtomicBool,
-}
-
-/// What became of asking the daemon for a stream. Unless it was opened, nothing was said to any machine, and the daemon says
-/// nothing later.
-#[cfg(all(feature = "daemon", unix))]
-enum ThroughDaemon {
-    Opened(Box<Opened>),
-    /// It cannot carry this one.
-    Unsupported,
-    /// There is none that answers.
-    Absent,
-}
-
-/// Where the daemon is looked for.
-#[cfg(all(feature = "daemon", unix))]
-struct Socket {
-    path: std::path::PathBuf,
-    /// Whether somebody named it: then its absence is an error, not a reason to go without.
-    named: bool,
 }
 
 /// A stream to a machine. Nothing was said on it yet: the first message is the user's, a
@@ -119,12 +83,12 @@ pub(super) fn reach(view: &OpenedView, source: P2pError) -> Error {
 }
 
 /// Reaches the machine of an earlier stream. It does not keep the route: its streams end with that.
-struct Again {
+struct SameMachine {
     route: Weak<Inner>,
     view: OpenedView,
 }
 
-impl Redial for Again {
+impl Redial for SameMachine {
     fn redial(&self) -> Redialling {
         let (route, view) = (self.route.upgrade().map(Route), self.view.clone());
         Box::pin(async move {
@@ -154,10 +118,7 @@ impl Route {
         let options = options.into_node_options()?;
         // Only where there can be a daemon: a phone's paths are too long for a socket.
         #[cfg(all(feature = "daemon", unix))]
-        let socket = match named {
-            Some(path) => Socket { path, named: true },
-            None => Socket { path: options.home.socket_path(options.runtime_dir.as_deref())?, named: false },
-        };
+        let socket = Socket::of(named, &options)?;
         Ok(Self(Arc::new(Inner {
             options,
             #[cfg(all(feature = "daemon", unix))]
@@ -165,8 +126,6 @@ impl Route {
             node: OnceCell::new(),
             scope: Scope::new(),
             open: Mutex::default(),
-            #[cfg(all(feature = "daemon", unix))]
-            through_daemon: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })))
     }
@@ -185,7 +144,7 @@ impl Route {
     pub async fn open(&self, request: &OpenRequest) -> Result<Opened, Error> {
         self.check()?;
         #[cfg(all(feature = "daemon", unix))]
-        if let ThroughDaemon::Opened(opened) = self.open_through_daemon(request, Bytes::new()).await? {
+        if let ThroughDaemon::Opened(opened) = self.open_through_daemon(request, bytes::Bytes::new()).await? {
             return Ok(*opened);
         }
         self.dial(request).await
@@ -205,58 +164,6 @@ impl Route {
             self.enter(&stream);
             Ok(Opened { stream, view })
         })
-    }
-
-    /// `first`: what the stream begins with, if it is written behind the request.
-    #[cfg(all(feature = "daemon", unix))]
-    async fn open_through_daemon(&self, request: &OpenRequest, first: Bytes) -> Result<ThroughDaemon, Error> {
-        let Socket { path, named } = &self.0.socket;
-        let Some(connection) = socket::connect(path).await? else {
-            if *named {
-                return Err(SocketError::SocketAbsent { path: path.clone() }.into());
-            }
-            tracing::debug!("no daemon runs");
-            return Ok(ThroughDaemon::Absent);
-        };
-        let mut request = request.clone();
-        request.connect_timeout.get_or_insert(self.0.options.connect_timeout);
-        let answer = if first.is_empty() {
-            socket::open(connection, request).await
-        } else {
-            socket::open_and_run(connection, request, &crate::p2p::chunk(&first)).await
-        };
-        match answer {
-            Ok(OpenAnswer::Opened { view, stream, leftover }) => {
-                self.0.through_daemon.store(true, Ordering::Release);
-                let way = PathView {
-                    address: view.address.clone(),
-                    relayed: view.relayed,
-                    rtt: Duration::from_micros(view.rtt_us),
-                };
-                let stream =
-                    Stream::over_socket_after(first, stream, leftover, view.id52, way, &self.0.scope)
-                        .map_err(SocketError::Unanswered)?;
-                tracing::debug!(machine = view.shown(), address = view.address, "through the daemon");
-                self.enter(&stream);
-                Ok(ThroughDaemon::Opened(Box::new(Opened { stream, view })))
-            }
-            Ok(OpenAnswer::Failed(failed)) if failed.error.code == ErrorCode::WireUnsupported => {
-                if first.is_empty() {
-                    tracing::debug!("the daemon is of another version and cannot carry streams");
-                } else {
-                    tracing::debug!("the daemon wants to be asked first");
-                }
-                Ok(ThroughDaemon::Unsupported)
-            }
-            Ok(OpenAnswer::Failed(failed)) => Err(Error::failed(failed)),
-            Err(error @ SocketError::Late) => Err(error.into()),
-            // What was asked for was a way, and this is another one.
-            Err(error) if !named => {
-                tracing::debug!(%error, "the daemon does not answer");
-                Ok(ThroughDaemon::Absent)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Opens another stream to the machine of an earlier one, for what goes on after a lost connection.
@@ -284,20 +191,7 @@ impl Route {
     /// Says how the machine of an earlier stream is reached again: for
     /// [`keep_resumed`](crate::p2p::keep_resumed).
     pub fn redial(&self, earlier: &OpenedView) -> Arc<dyn Redial> {
-        Arc::new(Again { route: Arc::downgrade(&self.0), view: earlier.clone() })
-    }
-
-    /// A daemon that carried streams and is gone is about to come back, more often than not: it restarts.
-    #[cfg(all(feature = "daemon", unix))]
-    async fn await_daemon(&self) -> Result<(), Error> {
-        if !self.0.through_daemon.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let until = tokio::time::Instant::now() + RESTART;
-        while socket::connect(&self.0.socket.path).await?.is_none() && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        Arc::new(SameMachine { route: Arc::downgrade(&self.0), view: earlier.clone() })
     }
 
     /// Runs a program on a machine.
@@ -322,34 +216,6 @@ impl Route {
             ExecError::Network(source) => reach(&view, source),
             other => other.into(),
         })
-    }
-
-    /// Opens a stream to run a program. The request to run it goes to the daemon together with that for the stream, which
-    /// spares the time to go there and back; then it is returned, since the stream has begun with just that.
-    #[cfg(all(feature = "daemon", unix))]
-    async fn open_to_run(
-        &self,
-        open: &OpenRequest,
-        env: &BTreeMap<String, String>,
-    ) -> Result<(Opened, Option<ExecRequest>), Error> {
-        self.check()?;
-        // A single word may be an alias with a program in it, and a machine alone runs nothing.
-        let Some(argv) = open.words.get(1..).filter(|argv| !argv.is_empty()) else {
-            return Ok((self.open(open).await?, None));
-        };
-        let failed = |error: ExecError| Error::from(NodeError::from(error));
-        let token = new_resume_token().map_err(|error| failed(error.into()))?;
-        let exec = ExecRequest { argv: argv.to_vec(), env: env.clone(), resume: Some(token) };
-        let first = first_frame(&Request::Exec(exec.clone())).map_err(|error| failed(error.into()))?;
-        if first.len() > AHEAD {
-            return Ok((self.open(open).await?, None));
-        }
-        let at_once = OpenRequest { followed_by: Some(argv.to_vec()), ..open.clone() };
-        match self.open_through_daemon(&at_once, first).await? {
-            ThroughDaemon::Opened(opened) => Ok((*opened, Some(exec))),
-            ThroughDaemon::Unsupported => Ok((self.open(open).await?, None)),
-            ThroughDaemon::Absent => Ok((self.dial(open).await?, None)),
-        }
     }
 
     /// Connects to a service of the machine that a stream leads to.
@@ -413,17 +279,10 @@ impl Route {
     pub(super) async fn ask(&self, request: ApiRequest) -> Result<ApiReply, Error> {
         self.check()?;
         #[cfg(all(feature = "daemon", unix))]
-        if let Some(connection) = socket::connect(&self.0.socket.path).await? {
-            return reply(socket::ask(connection, &request).await?);
-        } else if self.0.socket.named {
-            return Err(SocketError::SocketAbsent { path: self.0.socket.path.clone() }.into());
+        if let Some(answer) = self.ask_daemon(&request).await? {
+            return reply(answer);
         }
         reply(handle(self.node().await?, request).await)
-    }
-
-    #[cfg(all(feature = "daemon", unix))]
-    pub(super) async fn has_daemon(&self) -> Result<bool, Error> {
-        Ok(socket::connect(&self.0.socket.path).await?.is_some())
     }
 }
 
