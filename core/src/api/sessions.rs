@@ -43,11 +43,11 @@ impl Client {
     pub async fn open_session(&self, request: SessionRequest) -> Result<AttachedSession, Error> {
         let (opened, session) = self.ask_for_session(request, true).await?;
         // A second shell does no harm, and the first ends: its client never knew of it. A program must not run twice.
-        let again = if session.argv.is_none() { Again::Once } else { Again::Never };
+        let repetition = if session.argv.is_none() { Repetition::Harmless } else { Repetition::Harmful };
         let open = async |stream: Stream, redial: Arc<dyn Redial>| {
             SessionClient::open(stream, session.clone(), redial, self.tasks()).await
         };
-        let (machine, client) = self.ask_session(opened, again, open).await?;
+        let (machine, client) = self.ask_session(opened, repetition, open).await?;
         Ok(AttachedSession { machine, client })
     }
 
@@ -73,7 +73,7 @@ impl Client {
         let attach = async |stream: Stream, redial: Arc<dyn Redial>| {
             SessionClient::attach(stream, session.clone(), mode, window, redial, self.tasks()).await
         };
-        let (machine, client) = self.ask_session(opened, Again::Once, attach).await?;
+        let (machine, client) = self.ask_session(opened, Repetition::Harmless, attach).await?;
         Ok(AttachedSession { machine, client })
     }
 
@@ -84,7 +84,7 @@ impl Client {
     pub async fn sessions(&self, address: String) -> Result<SessionsView, Error> {
         let opened = self.open_bare(address).await?;
         let list = async |stream: Stream, _| SessionClient::list(stream).await;
-        let (machine, sessions) = self.ask_session(opened, Again::Once, list).await?;
+        let (machine, sessions) = self.ask_session(opened, Repetition::Harmless, list).await?;
         let sessions = sessions.into_iter().map(SessionView::from).collect();
         Ok(SessionsView { machine: machine.shown(), sessions })
     }
@@ -104,12 +104,12 @@ impl Client {
     async fn ask_session<T>(
         &self,
         opened: Opened,
-        again: Again,
+        repetition: Repetition,
         ask: impl AsyncFn(Stream, Arc<dyn Redial>) -> Result<T, AttachError>,
     ) -> Result<(OpenedView, T), Error> {
         let Opened { stream, view } = opened;
         let answer = match ask(stream, redial(self.route(), &view)).await {
-            Err(error) if error.is_lost() && again == Again::Once => {
+            Err(error) if error.is_lost() && repetition == Repetition::Harmless => {
                 tracing::debug!(%error, "asked once more over another connection");
                 let Opened { stream, view } = Box::pin(self.route().reopen_session(&view)).await?;
                 ask(stream, redial(self.route(), &view)).await
@@ -148,11 +148,11 @@ fn of_machine(view: &OpenedView, error: AttachError) -> Error {
     }
 }
 
-/// Whether the same may be asked twice.
+/// What it does if the same is asked twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
-    Once,
-    Never,
+enum Repetition {
+    Harmless,
+    Harmful,
 }
 
 fn redial(route: &Route, machine: &OpenedView) -> Arc<dyn Redial> {

@@ -106,14 +106,14 @@ struct Warm {
 enum Watched {
     No,
     Once,
-    /// Once more when that is done: somebody took it up meanwhile.
-    Again,
+    /// And once more when that is done: somebody took it up meanwhile.
+    OnceMore,
 }
 
 impl Watched {
     /// One watch is over.
     fn next(&mut self) -> Self {
-        *self = if *self == Self::Again { Self::Once } else { Self::No };
+        *self = if *self == Self::OnceMore { Self::Once } else { Self::No };
         *self
     }
 }
@@ -216,7 +216,7 @@ impl Pool {
     /// Finds out beside whether a connection lives that was handed out unasked.
     fn watch(&self, peer: Id52, hints: &[String], slot: &Slot, connection: &Connection) {
         let begins = slot.with(connection, |warm| {
-            warm.watched = if warm.watched == Watched::No { Watched::Once } else { Watched::Again };
+            warm.watched = if warm.watched == Watched::No { Watched::Once } else { Watched::OnceMore };
             warm.watched == Watched::Once
         });
         if begins != Some(true) {
