@@ -1,17 +1,21 @@
 //! A connection to one peer, whose identity the handshake proved.
 
-use std::net::SocketAddr;
+mod counters;
+mod end;
+mod traffic;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use iroh::TransportAddr;
-use iroh::endpoint::{ConnectionError, VarInt};
 use malai_model::id::Id52;
 use tokio::time::Instant;
 
+pub use self::counters::Counters;
+pub use self::end::CloseReason;
+pub(super) use self::end::describe;
+pub use self::traffic::{ConnectionStats, PathView};
 use super::Protocol;
-use super::error::{CLOSE_CROWDED, CLOSE_NORMAL, CLOSE_NOT_ADMITTED, CLOSE_SILENT, P2pError, stream_code};
+use super::error::P2pError;
 #[cfg(any(test, feature = "testing"))]
 use super::memory;
 use super::raw::{RawRecv, RawSend};
@@ -19,9 +23,6 @@ use super::raw::{RawRecv, RawSend};
 use super::socket::SocketLink;
 use super::stream::Stream;
 use crate::task::Scope;
-
-/// What is said of a connection on which nothing comes any more.
-const SILENT: &str = "the peer did not answer any more";
 
 /// A connection. Cloning gives another handle; it closes when the last one and all streams are dropped.
 #[derive(Debug, Clone)]
@@ -69,39 +70,6 @@ impl WeakConnection {
     }
 }
 
-/// Why a connection was closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloseReason {
-    /// What whoever closed it gave as a number; 0 for good order, and for what is no decision of anybody's.
-    pub code: u32,
-    /// In words. May be the peer's: show it escaped.
-    pub text: String,
-}
-
-/// How the bytes of a connection travel now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathView {
-    /// The peer's IP address and port, or the relay's URL.
-    pub address: String,
-    /// Whether a relay carries it.
-    pub relayed: bool,
-    /// The present estimate of the round trip.
-    pub rtt: Duration,
-}
-
-/// What a connection has carried, and carries now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConnectionStats {
-    /// Bytes sent, as packets; 0 where nothing counts them.
-    pub bytes_sent: u64,
-    /// Bytes received, as packets; 0 where nothing counts them.
-    pub bytes_received: u64,
-    /// Streams that are open.
-    pub streams: u64,
-    /// For how long the connection has been open.
-    pub age: Duration,
-}
-
 /// A connection in use by a stream.
 #[derive(Debug)]
 pub(super) struct InUse(Connection);
@@ -124,40 +92,6 @@ impl std::ops::Deref for InUse {
 
     fn deref(&self) -> &Connection {
         &self.0
-    }
-}
-
-/// How often peers of an endpoint broke the rules.
-#[derive(Debug, Default)]
-pub struct Counters {
-    malformed: AtomicU64,
-    credit: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Counters {
-    /// Streams ended for a frame that is none or is out of place.
-    pub fn malformed(&self) -> u64 {
-        self.malformed.load(Ordering::Relaxed)
-    }
-
-    /// Streams ended for more than their credit.
-    pub fn credit_exceeded(&self) -> u64 {
-        self.credit.load(Ordering::Relaxed)
-    }
-
-    /// Connections refused at the handshake.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count(&self, code: u32) {
-        let counter = if code == stream_code::CREDIT { &self.credit } else { &self.malformed };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -230,122 +164,9 @@ impl Connection {
         Ok(Stream::new(self.clone(), send, recv))
     }
 
-    /// Closes the connection with all its streams, at once: what the peer has not acknowledged is lost.
-    pub fn close(&self, reason: CloseReason) {
-        match &self.0.link {
-            Link::Quic(connection) => connection.close(VarInt::from_u32(reason.code), reason.text.as_bytes()),
-            #[cfg(unix)]
-            Link::Socket(link) => link.close(&reason),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => link.close(reason),
-        }
-    }
-
-    /// Closes a connection of which nothing is heard, as the transport would after its idle time: it is lost.
-    pub(super) fn give_up(&self) {
-        self.0.given_up.store(true, Ordering::Release);
-        self.close(CloseReason { code: CLOSE_SILENT, text: SILENT.to_owned() });
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.0.given_up.load(Ordering::Acquire)
-    }
-
-    /// Resolves when the connection is closed, by whomever. Cancel safe.
-    pub async fn closed(&self) -> CloseReason {
-        match &self.0.link {
-            Link::Quic(connection) => CloseReason::of(&connection.closed().await),
-            #[cfg(unix)]
-            Link::Socket(link) => link.closed().await,
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => link.closed().await,
-        }
-    }
-
-    /// Says whether the connection is closed.
-    pub fn is_closed(&self) -> bool {
-        match &self.0.link {
-            Link::Quic(connection) => connection.close_reason().is_some(),
-            #[cfg(unix)]
-            Link::Socket(link) => link.close_reason().is_some(),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => link.close_reason().is_some(),
-        }
-    }
-
-    /// Returns how its bytes travel now.
-    pub fn path(&self) -> PathView {
-        match &self.0.link {
-            Link::Quic(connection) => {
-                let paths = connection.paths();
-                let path = paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next());
-                path.map_or_else(PathView::unknown, |path| PathView {
-                    address: match path.remote_addr() {
-                        TransportAddr::Ip(address) => address.to_string(),
-                        TransportAddr::Relay(url) => url.to_string(),
-                        other => format!("{other:?}"),
-                    },
-                    relayed: path.is_relay(),
-                    rtt: path.rtt(),
-                })
-            }
-            #[cfg(unix)]
-            Link::Socket(link) => link.path(),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => PathView { address: "memory".to_owned(), relayed: false, rtt: link.rtt() },
-        }
-    }
-
-    /// Returns what it has carried.
-    pub fn stats(&self) -> ConnectionStats {
-        let (streams, age) = (self.0.streams.load(Ordering::Relaxed), self.0.opened.elapsed());
-        match &self.0.link {
-            Link::Quic(connection) => {
-                let stats = connection.stats();
-                ConnectionStats {
-                    bytes_sent: stats.udp_tx.bytes,
-                    bytes_received: stats.udp_rx.bytes,
-                    streams,
-                    age,
-                }
-            }
-            #[cfg(unix)]
-            Link::Socket(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(_) => ConnectionStats { streams, age, ..ConnectionStats::default() },
-        }
-    }
-
     /// Notes that a stream uses it.
     pub(super) fn enter(&self) -> InUse {
         InUse::new(self.clone())
-    }
-
-    /// Returns the peer's IP address, unless a relay carries the connection.
-    pub fn remote_address(&self) -> Option<SocketAddr> {
-        self.path().address.parse().ok()
-    }
-
-    /// What came of the peer, as far as the transport counts it: more of it is a sign of life. Only what could be
-    /// decrypted counts, not datagrams: a machine that was started anew answers each packet of a connection that it does
-    /// not know, and anybody can send some.
-    pub(super) fn received(&self) -> u64 {
-        match &self.0.link {
-            Link::Quic(connection) => {
-                let frames = connection.stats().frame_rx;
-                [frames.acks, frames.path_acks, frames.ping, frames.stream, frames.path_response]
-                    .iter()
-                    .fold(0, |sum, count| sum.saturating_add(*count))
-            }
-            #[cfg(unix)]
-            Link::Socket(_) => 0,
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(_) => 0,
-        }
-    }
-
-    pub(super) fn rtt(&self) -> Duration {
-        self.path().rtt
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -363,123 +184,5 @@ impl Connection {
     /// Says whether nothing but this handle uses the connection: no stream, no clone.
     pub(super) fn is_unused(&self) -> bool {
         Arc::strong_count(&self.0) == 1
-    }
-
-    /// Why a stream of it failed.
-    pub(super) fn failure(&self) -> P2pError {
-        if self.is_given_up() {
-            return P2pError::lost(SILENT);
-        }
-        match &self.0.link {
-            Link::Quic(connection) => match connection.close_reason() {
-                Some(error) => self.describe(&error),
-                None => P2pError::lost("its streams ended"),
-            },
-            #[cfg(unix)]
-            Link::Socket(link) => link.failure(self.0.peer),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => match link.close_reason() {
-                Some(reason) if reason.code == CLOSE_NOT_ADMITTED => {
-                    P2pError::NotAdmitted { peer: self.0.peer }
-                }
-                Some(reason) => P2pError::Lost { reason: reason.text },
-                None => P2pError::lost("its streams ended"),
-            },
-        }
-    }
-
-    /// Says whether the connection ended without anybody wanting it: then a stream may go on over another one.
-    pub(super) fn is_lost(&self) -> bool {
-        if self.is_given_up() {
-            return true;
-        }
-        match &self.0.link {
-            Link::Quic(connection) => match connection.close_reason() {
-                // The peer took it for dead: it comes back.
-                Some(ConnectionError::ApplicationClosed(close)) => {
-                    close.error_code == VarInt::from_u32(CLOSE_SILENT)
-                }
-                Some(ConnectionError::LocallyClosed | ConnectionError::VersionMismatch) | None => false,
-                Some(error) => matches!(self.describe(&error), P2pError::Lost { .. }),
-            },
-            #[cfg(unix)]
-            Link::Socket(link) => link.is_lost(),
-            #[cfg(any(test, feature = "testing"))]
-            Link::Memory(link) => {
-                link.is_lost() || link.close_reason().is_some_and(|reason| reason.code == CLOSE_SILENT)
-            }
-        }
-    }
-
-    fn describe(&self, error: &ConnectionError) -> P2pError {
-        describe(self.0.peer, error)
-    }
-}
-
-/// Says what a connection's end means.
-pub(super) fn describe(peer: Id52, error: &ConnectionError) -> P2pError {
-    /// TLS alert `no_application_protocol` as a QUIC transport error.
-    const NO_COMMON_ALPN: u64 = 0x178;
-    match error {
-        ConnectionError::ApplicationClosed(close)
-            if close.error_code == VarInt::from_u32(CLOSE_NOT_ADMITTED) =>
-        {
-            P2pError::NotAdmitted { peer }
-        }
-        ConnectionError::VersionMismatch => P2pError::Incompatible { peer },
-        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_COMMON_ALPN => {
-            P2pError::Incompatible { peer }
-        }
-        ConnectionError::TransportError(error) if u64::from(error.code) == NO_COMMON_ALPN => {
-            P2pError::Incompatible { peer }
-        }
-        other => P2pError::Lost { reason: CloseReason::of(other).text },
-    }
-}
-
-impl CloseReason {
-    /// The reason of an end in good order.
-    pub fn normal() -> Self {
-        Self { code: CLOSE_NORMAL, text: "closed".to_owned() }
-    }
-
-    /// The reason given to a peer that has no rights any more; it reports [`P2pError::NotAdmitted`].
-    pub fn not_admitted() -> Self {
-        Self { code: CLOSE_NOT_ADMITTED, text: "not admitted".to_owned() }
-    }
-
-    /// The reason given to a peer for which there is no room now.
-    pub(crate) fn crowded() -> Self {
-        Self { code: CLOSE_CROWDED, text: "too many callers at once".to_owned() }
-    }
-
-    fn of(error: &ConnectionError) -> Self {
-        match error {
-            ConnectionError::ApplicationClosed(close) => Self {
-                code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
-                text: if close.reason.is_empty() {
-                    "closed by the peer".to_owned()
-                } else {
-                    String::from_utf8_lossy(&close.reason).into_owned()
-                },
-            },
-            ConnectionError::LocallyClosed => {
-                Self { code: CLOSE_NORMAL, text: "closed on this side".to_owned() }
-            }
-            ConnectionError::TimedOut => Self { code: CLOSE_NORMAL, text: SILENT.to_owned() },
-            ConnectionError::Reset => Self { code: CLOSE_NORMAL, text: "the peer has restarted".to_owned() },
-            other => Self { code: CLOSE_NORMAL, text: other.to_string() },
-        }
-    }
-}
-
-impl PathView {
-    /// The way of this device to itself.
-    pub(crate) fn here() -> Self {
-        Self { address: "this device".to_owned(), relayed: false, rtt: Duration::ZERO }
-    }
-
-    fn unknown() -> Self {
-        Self { address: "unknown".to_owned(), relayed: false, rtt: Duration::ZERO }
     }
 }
