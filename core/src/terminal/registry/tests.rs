@@ -1,13 +1,14 @@
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 
 use super::*;
 use crate::home::Create;
-use crate::terminal::life::SessionProcess;
-use crate::terminal::socket;
+use crate::terminal::life::{self, SessionProcess};
+use crate::terminal::{EndReason, socket};
 
 /// A process that holds the lock of a session's directory, and what a session's process leaves there.
 struct Stand {
