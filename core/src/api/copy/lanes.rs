@@ -13,7 +13,8 @@ use malai_model::wire::local::{RunRequest, SingleWord};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::{CopyRequest, WAITING_BLOCKS, pass};
+use super::leg::pass;
+use super::{CopyRequest, WAITING_BLOCKS};
 use crate::api::Route;
 use crate::error::Error;
 use crate::exec::copy::{
