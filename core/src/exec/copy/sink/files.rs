@@ -1,6 +1,15 @@
 //! Files, from their announcement to their name.
 
-use super::*;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+
+use malai_model::code::ErrorCode;
+
+use super::at::{self, Kind};
+use super::{
+    Basis, CHUNK, Compare, CopyError, DIGEST, FileEnd, FileMeta, Folder, Frame, Links, MAX_DIGESTS,
+    MAX_UNANSWERED, OFFERED, Part, Receiving, Refused, Sink, Stat, Wanted, read_full,
+};
 
 impl<R: Read, W: Write> Sink<R, W> {
     pub(super) fn file(&mut self, name: OsString, meta: FileMeta) -> Result<(), CopyError> {

@@ -1,6 +1,16 @@
 //! Directories and links.
 
-use super::*;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+
+use malai_model::code::ErrorCode;
+
+use super::at::{self, Kind};
+use super::{
+    CopyError, Extraneous, Folder, Level, MAX_DEPTH, MAX_OPEN_DIRS, Mtime, Sink, Top, delete_others, enter,
+    folder, part_name,
+};
 
 impl<R: Read, W: Write> Sink<R, W> {
     pub(super) fn dir(&mut self, name: OsString, mode: u16, mtime: Mtime) -> Result<(), CopyError> {
