@@ -5,8 +5,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use malai_model::code::ErrorCode;
-use malai_model::wire::WireError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
@@ -33,11 +31,11 @@ type Reached = (Found, Option<(Stream, PathView)>);
 pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io::Result<()> {
     let Asked { mut stream, leftover, pid } = asked;
     let outcome = {
-        let mut finding = pin!(Box::pin(find(node, &request)));
+        let mut reaching = pin!(Box::pin(reach(node, &request)));
         let mut signs = tokio::time::interval_at(tokio::time::Instant::now() + SIGN_OF_LIFE, SIGN_OF_LIFE);
         loop {
             tokio::select! {
-                outcome = &mut finding => break outcome,
+                outcome = &mut reaching => break outcome,
                 _ = signs.tick() => stream.write_all(&Line::text(ApiReply::Opening {})?).await?,
             }
         }
@@ -65,17 +63,13 @@ pub(super) async fn open(node: &Node, asked: Asked, request: OpenRequest) -> io:
 }
 
 fn not_foreseen() -> FailedView {
-    let error = WireError {
-        code: ErrorCode::WireUnsupported,
-        message: "open a stream for what was written behind the request: something else is meant".to_owned(),
-        hint: None,
-    };
-    FailedView { error, causes: Vec::new(), diagnostics: Vec::new() }
+    let message = "open a stream for what was written behind the request: something else is meant";
+    FailedView::unsupported(message.to_owned(), None)
 }
 
-/// A stream only where one is needed: what this device asks of itself it is asked on the socket itself. Nothing where the
-/// address leads elsewhere than whoever wrote on already took for granted.
-async fn find(node: &Node, request: &OpenRequest) -> Result<Option<Reached>, NodeError> {
+/// Finds the machine, and opens a stream only where one is needed: what this device asks of itself it is asked on the
+/// socket itself. Nothing where the address leads elsewhere than whoever wrote on already took for granted.
+async fn reach(node: &Node, request: &OpenRequest) -> Result<Option<Reached>, NodeError> {
     let found = node.find(request).await?;
     if request.followed_by.as_ref().is_some_and(|argv| found.argv != *argv || found.place() == Place::Here) {
         return Ok(None);

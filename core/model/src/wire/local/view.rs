@@ -131,6 +131,12 @@ impl FailedView {
         Self { error: WireError::of(code, error, hint), causes, diagnostics }
     }
 
+    /// A request that whoever got it cannot take up: it is to be put in another way, or done without them.
+    pub fn unsupported(message: String, hint: Option<String>) -> Self {
+        let error = WireError { code: ErrorCode::WireUnsupported, message, hint };
+        Self { error, causes: Vec::new(), diagnostics: Vec::new() }
+    }
+
     /// The message without those of the causes.
     pub fn own_message(&self) -> &str {
         let folded: usize = self.causes.iter().map(|cause| 2 + cause.len()).sum();
