@@ -41,13 +41,13 @@ impl Client {
     /// # Cancel safety
     /// A session that a cancelled call started ends.
     pub async fn open_session(&self, request: SessionRequest) -> Result<AttachedSession, Error> {
-        let (opened, session) = self.ask_for_session(request, true).await?;
+        let (opened, session) = self.open_for_new_session(request, true).await?;
         // A second shell does no harm, and the first ends: its client never knew of it. A program must not run twice.
         let repetition = if session.argv.is_none() { Repetition::Harmless } else { Repetition::Harmful };
         let open = async |stream: Stream, redial: Arc<dyn Redial>| {
             SessionClient::open(stream, session.clone(), redial, self.tasks()).await
         };
-        let (machine, client) = self.ask_session(opened, repetition, open).await?;
+        let (machine, client) = self.ask_perhaps_twice(opened, repetition, open).await?;
         Ok(AttachedSession { machine, client })
     }
 
@@ -56,7 +56,7 @@ impl Client {
     /// # Errors
     /// As [`Self::open_session`].
     pub async fn start_session(&self, request: SessionRequest) -> Result<(OpenedView, SessionId), Error> {
-        let (opened, session) = self.ask_for_session(request, false).await?;
+        let (opened, session) = self.open_for_new_session(request, false).await?;
         let started = SessionClient::start_detached(opened.stream, session).await;
         let session = started.map_err(|error| of_machine(&opened.view, error))?;
         Ok((opened.view, session))
@@ -73,7 +73,7 @@ impl Client {
         let attach = async |stream: Stream, redial: Arc<dyn Redial>| {
             SessionClient::attach(stream, session.clone(), mode, window, redial, self.tasks()).await
         };
-        let (machine, client) = self.ask_session(opened, Repetition::Harmless, attach).await?;
+        let (machine, client) = self.ask_perhaps_twice(opened, Repetition::Harmless, attach).await?;
         Ok(AttachedSession { machine, client })
     }
 
@@ -84,7 +84,7 @@ impl Client {
     pub async fn sessions(&self, address: String) -> Result<SessionsView, Error> {
         let opened = self.open_bare(address).await?;
         let list = async |stream: Stream, _| SessionClient::list(stream).await;
-        let (machine, sessions) = self.ask_session(opened, Repetition::Harmless, list).await?;
+        let (machine, sessions) = self.ask_perhaps_twice(opened, Repetition::Harmless, list).await?;
         let sessions = sessions.into_iter().map(SessionView::from).collect();
         Ok(SessionsView { machine: machine.shown(), sessions })
     }
@@ -101,7 +101,7 @@ impl Client {
 
     /// Asks on a stream, and, if its connection is lost before the answer, perhaps once more on another: the connection
     /// may have been dead when it was taken up.
-    async fn ask_session<T>(
+    async fn ask_perhaps_twice<T>(
         &self,
         opened: Opened,
         repetition: Repetition,
@@ -120,8 +120,9 @@ impl Client {
         Ok((view, answer))
     }
 
-    /// `returns`: whether a client is to attach to it.
-    async fn ask_for_session(
+    /// Opens the stream on which a session can be asked for, and makes the request for it. `returns`: whether a client is to
+    /// attach to it.
+    async fn open_for_new_session(
         &self,
         request: SessionRequest,
         returns: bool,
