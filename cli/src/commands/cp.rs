@@ -18,6 +18,8 @@ use crate::error::Failure;
 use crate::output::{DONE, FAILED, OWN_FAILURE, Output, USAGE};
 use crate::signals::{Signals, number};
 
+/// How large the pipes of a copy's far end are made: what a user may have without asking, and a chunk.
+const PIPE: usize = 1024 * 1024;
 /// How wide a line of progress may be: any terminal has so much.
 const WIDTH: usize = 78;
 
@@ -95,7 +97,11 @@ pub(crate) fn serve(output: &Output, words: &[OsString]) -> u8 {
     let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(std::fs::File::from);
     let pipes = own(std::io::stdin().as_fd()).and_then(|stdin| Ok((stdin, own(std::io::stdout().as_fd())?)));
     let outcome = match pipes {
-        Ok((stdin, stdout)) => malai_core::api::serve_copy(words, stdin, stdout).map_err(fail),
+        Ok((stdin, stdout)) => {
+            widen(&stdin);
+            widen(&stdout);
+            malai_core::api::serve_copy(words, stdin, stdout).map_err(fail)
+        }
         Err(error) => Err(Failure::local("open the pipes of the copy", &error)),
     };
     match outcome {
@@ -211,6 +217,17 @@ fn duration(seconds: f64) -> String {
     } else {
         format!("{}:{:02}", seconds / 60, seconds % 60)
     }
+}
+
+/// Lets a pipe hold a whole chunk, so that the daemon goes on while one is hashed and written. A pipe that may not grow, or
+/// is none, does as well, only slower.
+fn widen(pipe: &std::fs::File) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE) {
+        tracing::debug!(%error, "a pipe keeps its size");
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (pipe, PIPE);
 }
 
 #[cfg(test)]
