@@ -6,8 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use malai_model::code::ErrorCode;
-use malai_model::wire::WireError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -92,10 +90,6 @@ fn not_understood(problem: &LineProblem) -> FailedView {
         LineProblem::Newer(schema) => format!("it is of a newer malai (schema {schema})"),
         LineProblem::Unreadable(error) => error.to_string(),
     };
-    let error = WireError {
-        code: ErrorCode::WireUnsupported,
-        message: format!("understand the request: the daemon is malai {}: {why}", crate::VERSION),
-        hint: Some("restart the daemon with the same version of malai".to_owned()),
-    };
-    FailedView { error, causes: Vec::new(), diagnostics: Vec::new() }
+    let message = format!("understand the request: the daemon is malai {}: {why}", crate::VERSION);
+    FailedView::unsupported(message, Some("restart the daemon with the same version of malai".to_owned()))
 }

@@ -7,6 +7,8 @@ mod apply;
 mod audit;
 #[cfg(all(feature = "daemon", unix))]
 mod carried;
+mod commands;
+mod configs;
 mod error;
 mod invites;
 mod join;

@@ -3,14 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 #[cfg(all(feature = "host", unix))]
-use std::sync::OnceLock;
-#[cfg(all(feature = "host", unix))]
 use std::time::Duration;
 
 use malai_model::audit::Wanted;
 use malai_model::code::ErrorCode;
-#[cfg(all(feature = "host", unix))]
-use malai_model::config::UserName;
 use malai_model::id::Id52;
 #[cfg(all(feature = "host", unix))]
 use malai_model::name::MachineName;
@@ -18,15 +14,13 @@ use malai_model::name::MachineName;
 use malai_model::wire::ResumeToken;
 #[cfg(all(feature = "host", unix))]
 use malai_model::wire::local::Place;
-use malai_model::wire::{ConfigHave, ExecRequest, Notice, PushReply, Request, WireError};
+use malai_model::wire::{Notice, Request, WireError};
 
 use super::work::{Room, Ticket};
 use super::{Member, Node, NodeError};
 #[cfg(all(feature = "host", unix))]
 use crate::cluster::RunDenied;
 use crate::cluster::{self, ClusterError};
-#[cfg(all(feature = "host", unix))]
-use crate::exec::TargetOutcome;
 #[cfg(all(feature = "host", unix))]
 use crate::p2p::Kept;
 use crate::p2p::{CloseReason, Connection, P2pError, Stream, StreamSender, stream_code};
@@ -104,14 +98,7 @@ impl Node {
         };
         let resumes = || may_go_on().then(|| enter(Room::ForResuming)).flatten();
         let Some((ticket, room)) = entered.or_else(resumes) else {
-            tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
-            self.record_denial(
-                &member.loaded(),
-                asker,
-                (Wanted::Request, None),
-                &"too many at once, or stopping",
-            );
-            turn_away(stream, stream_code::BUSY);
+            self.refuse_busy(member, asker, stream);
             return;
         };
         let (node, member) = (self.clone(), Arc::clone(member));
@@ -133,12 +120,7 @@ impl Node {
             Ok(Ok(Some(request))) => self.serve_request(member, asker, room, stream, request, ticket).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
-                let told = WireError {
-                    code: ErrorCode::WireUnsupported,
-                    message: "understand the request: this version of malai does not know it".to_owned(),
-                    hint: Some("bring malai on both machines to the same version".to_owned()),
-                };
-                refuse(stream, told).await;
+                refuse(stream, unsupported()).await;
                 Err(ServeProblem::Network(error))
             }
             Err(_) => {
@@ -174,8 +156,7 @@ impl Node {
                 self.serve_attach_session(member, asker, stream, request, ticket).await
             }
             _ if room == Room::ForResuming => {
-                tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
-                turn_away(stream, stream_code::BUSY);
+                self.refuse_busy(member, asker, stream);
                 Ok(())
             }
             Request::Ping {} => {
@@ -214,7 +195,22 @@ impl Node {
         }
     }
 
+    /// Whether there is no room for a request of a peer. What a manager may have beyond the limits, and while this device stops, is for its configs.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) fn has_no_room(&self, member: &Member, peer: &Id52) -> bool {
+        !member.is_accepting() || self.is_crowded(member, peer)
+    }
+
+    /// The same for one that goes on with what it has here.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) fn is_crowded(&self, member: &Member, peer: &Id52) -> bool {
+        cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
+    }
+
     /// Lets a stream outlive its connection, if its caller wants that and this device does so; says for how long.
+    ///
+    /// # Errors
+    /// When the caller was told that this device does not know the stream: it has given up what it asks for on it.
     #[cfg(all(feature = "host", unix))]
     pub(super) fn keep(
         &self,
@@ -222,185 +218,25 @@ impl Node {
         peer: Id52,
         token: Option<ResumeToken>,
         stream: &Stream,
-    ) -> (Option<Kept>, Option<Duration>) {
+    ) -> Result<(Option<Kept>, Option<Duration>), P2pError> {
         let linger = self.device().limits.resume;
-        let token = token.filter(|_| !linger.is_zero());
-        let kept = token.and_then(|token| member.resumables.keep(peer, token, stream, linger));
+        let Some(token) = token else { return Ok((None, None)) };
+        let kept = member.resumables.keep(peer, token, stream, linger)?;
         let linger = kept.as_ref().map(|_| linger);
-        (kept, linger)
+        Ok((kept, linger))
     }
 
-    /// Runs a command for a peer, or for this device itself.
-    #[cfg(all(feature = "host", unix))]
-    async fn serve_exec(
-        &self,
-        member: &Arc<Member>,
-        asker: Asker,
-        stream: Stream,
-        request: ExecRequest,
-        ticket: Ticket,
-    ) -> Result<(), ServeProblem> {
-        let Asker { peer, place, .. } = asker;
-        if !member.is_accepting()
-            || cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer)
-        {
-            // What a manager may have beyond the limits, and while this device stops, is for its configs.
-            stream.sender.reset(stream_code::BUSY);
-            return Ok(());
-        }
-        let argv = request.argv.clone();
-        let node = self.clone();
-        // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
-        let granted = Arc::new(OnceLock::new());
-        let first = Arc::clone(&granted);
-        ticket.allow_while(Box::new(move |loaded| {
-            match (loaded.authorize_run(&peer, &argv, &node.ceilings()), first.get()) {
-                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
-                (decision, None) => decision.is_ok(),
-                (Err(_), _) => false,
-            }
-        }));
-        let loaded = member.loaded();
-        let alias = member.alias();
-        // The log names the word that decided, never the arguments: those hold passwords more often than they should.
-        let word = loggable(request.argv.first().map_or("", String::as_str));
-        let authorized = match loaded.authorize_run(&peer, &request.argv, &self.ceilings()) {
-            Ok(authorized) => authorized,
-            Err(denied) => {
-                tracing::warn!(cluster = %alias, %peer, command = word, reason = %denied, "denied a command");
-                let asked = request.argv.first().map(String::as_str);
-                self.record_denial(&loaded, asker, (Wanted::Command, asked), &denied);
-                let what = format!("run {word:?}");
-                let told = match place {
-                    Place::Elsewhere => denied_to_caller(&what, &denied, loaded.own_name.as_ref()),
-                    Place::Here => denied_to_owner(&what, &denied),
-                };
-                refuse(stream, told).await;
-                return Ok(());
-            }
-        };
-        granted.get_or_init(|| authorized.effect().clone());
-        if !Arc::ptr_eq(&loaded, &member.loaded()) {
-            // The rules changed before it was known what they granted, so nobody could compare.
-            self.inner.work.authorise_again(&member.loaded());
-        }
-        let revoked = ticket.revoked.clone();
-        let typed = request.argv.first().map_or("", String::as_str);
-        let user = authorized.effect().username.as_ref().map(UserName::as_str);
-        // Before anything waits: a caller that lost its connection just then shall not hear that nobody knows of it.
-        let (kept, linger) = self.keep(member, peer, request.resume.clone(), &stream);
-        let begun = match self.begin_command(&loaded, asker, typed, user).await {
-            Ok(begun) => begun,
-            Err(told) => {
-                drop(kept);
-                refuse(stream, told).await;
-                return Ok(());
-            }
-        };
-        tracing::info!(cluster = %alias, %peer, command = word, "a command starts");
-        let name = loaded.cluster_name.clone().unwrap_or_else(|| alias.to_string());
-        let served = self.inner.exec.serve(authorized, &request, &name, stream, revoked, linger).await;
-        drop(kept);
-        begun.command_ended(&served);
-        match served {
-            Ok(TargetOutcome::Ended(end)) => {
-                tracing::info!(cluster = %alias, %peer, command = word, status = end.shell_status(), "a command ended");
-            }
-            Ok(TargetOutcome::CallerLost) => {
-                tracing::info!(cluster = %alias, %peer, command = word, "a command was hung up: its caller is gone");
-            }
-            Ok(TargetOutcome::Revoked) => {
-                tracing::warn!(cluster = %alias, %peer, command = word, "a command was ended: its right was taken away");
-            }
-            Err(error) => {
-                tracing::info!(cluster = %alias, %peer, command = word, %error, "a command could not be run");
-            }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(all(feature = "host", unix)))]
-    async fn serve_exec(
-        &self,
-        _member: &Arc<Member>,
-        _asker: Asker,
-        stream: Stream,
-        _request: ExecRequest,
-        _ticket: Ticket,
-    ) -> Result<(), ServeProblem> {
-        let told = WireError {
-            code: ErrorCode::CommandUnsupported,
-            message: "run a command here: this device does not host any".to_owned(),
-            hint: None,
-        };
-        refuse(stream, told).await;
-        Ok(())
-    }
-
-    async fn serve_push(
-        &self,
-        member: &Arc<Member>,
-        asker: Asker,
-        mut stream: Stream,
-        length: u64,
-    ) -> Result<(), ServeProblem> {
+    /// Refuses a request for which there is no room, or no time.
+    pub(super) fn refuse_busy(&self, member: &Member, asker: Asker, stream: Stream) {
         let peer = asker.peer;
-        if !cluster::is_manager(&member.loaded(), &peer) {
-            tracing::warn!(cluster = %member.alias(), %peer, "refused a config: only the manager may send one");
-            self.record_refused_config(&member.loaded(), asker, ErrorCode::ConfigForged);
-            let error = WireError {
-                code: ErrorCode::ConfigForged,
-                message: "take the config: it may come from the cluster's manager only".to_owned(),
-                hint: None,
-            };
-            return answer(stream.sender, &PushReply::Refused { error, length: 0 }).await;
-        }
-        let limit = self.device().limits.config_bytes;
-        let read =
-            tokio::time::timeout(timeouts::REPLY, cluster::read_text(&mut stream.receiver, length, limit));
-        let taken = match read.await.map_err(|_| ServeProblem::Stalled)? {
-            Ok(text) => self.take_config(member, text).await,
-            // The manager is told: a config that is too large will be no smaller when it tries again.
-            Err(error @ (ClusterError::TooLarge { .. } | ClusterError::OutOfTurn(_))) => Err(error),
-            Err(error) => return Err(error.into()),
-        };
-        let error = match taken {
-            Ok(serial) => return answer(stream.sender, &PushReply::Accepted { serial }).await,
-            Err(error) => error,
-        };
-        tracing::warn!(cluster = %member.alias(), %peer, %error, "refused a config");
-        self.record_refused_config(&member.loaded(), asker, error.code());
-        let in_force = cluster::signed_config_in_force(&member.loaded(), error.code());
-        let told = WireError::of(error.code(), &error, error.hint());
-        let reply = PushReply::Refused { error: told, length: in_force.len() as u64 };
-        in_time(async {
-            stream.sender.send_message(&reply).await?;
-            cluster::send_text(&stream.sender, &in_force).await?;
-            stream.sender.finish().await
-        })
-        .await
-    }
-
-    async fn serve_pull(
-        &self,
-        member: &Arc<Member>,
-        peer: Id52,
-        stream: Stream,
-        have: Option<ConfigHave>,
-    ) -> Result<(), ServeProblem> {
-        match self.delivery_for(member, &peer, have.as_ref()).await {
-            Ok(answer) => {
-                let confirmed = cluster::answer_pull(stream, answer.text.as_deref()).await?;
-                if answer.text.is_none() || confirmed == Some(answer.delivery.serial) {
-                    self.confirmed(member, &answer.delivery).await?;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let told = WireError::of(error.code(), &error, error.hint());
-                answer(stream.sender, &malai_model::wire::PullReply::Failed(told)).await
-            }
-        }
+        tracing::warn!(cluster = %member.alias(), %peer, "refused a request: too many at once, or stopping");
+        self.record_denial(
+            &member.loaded(),
+            asker,
+            (Wanted::Request, None),
+            &"too many at once, or stopping",
+        );
+        turn_away(stream, stream_code::BUSY);
     }
 }
 
@@ -457,7 +293,7 @@ pub(super) enum ServeProblem {
 }
 
 /// Ends both halves with the same code: whichever the peer looks at first says why.
-fn turn_away(mut stream: Stream, code: u32) {
+pub(super) fn turn_away(mut stream: Stream, code: u32) {
     stream.sender.reset(code);
     stream.receiver.stop(code);
 }

@@ -15,13 +15,11 @@ use malai_model::wire::ResumeToken;
 use malai_model::wire::WireError;
 use malai_model::wire::local::{OpenRequest, Place, ServiceView};
 
-#[cfg(all(feature = "host", unix))]
-use super::serve::denied_to_caller;
 use super::serve::{Asker, ServeProblem, refuse};
+#[cfg(all(feature = "host", unix))]
+use super::serve::{denied_to_caller, turn_away};
 use super::work::Ticket;
 use super::{Member, Node, NodeError};
-#[cfg(all(feature = "host", unix))]
-use crate::cluster;
 use crate::cluster::{ClusterError, LoadedCluster};
 use crate::home::Role;
 use crate::p2p::Stream;
@@ -111,11 +109,8 @@ impl Node {
         ticket: Ticket,
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
-        if !member.is_accepting()
-            || cluster::is_manager(&member.loaded(), &peer) && self.inner.work.is_over(&peer)
-        {
-            // What a manager may have beyond the limits, and while this device stops, is for its configs.
-            stream.sender.reset(stream_code::BUSY);
+        if self.has_no_room(member, &peer) {
+            self.refuse_busy(member, asker, stream);
             return Ok(());
         }
         let node = self.clone();
@@ -151,15 +146,23 @@ impl Node {
             // The rules changed before it was known what they granted, so nobody could compare.
             self.inner.work.authorise_again(&member.loaded());
         }
+        // Before anything waits: a caller that lost its connection just then shall not hear that nobody knows of it.
+        let (kept, linger) = match self.keep(member, peer, resume, &stream) {
+            Ok(kept) => kept,
+            Err(late) => {
+                turn_away(stream, stream_code::UNKNOWN);
+                return Err(late.into());
+            }
+        };
         let begun = match self.begin_service(&loaded, asker, &service).await {
             Ok(begun) => begun,
             Err(told) => {
+                drop(kept);
                 refuse(stream, told).await;
                 return Ok(());
             }
         };
         tracing::info!(cluster = %alias, %peer, %service, "a service is connected");
-        let (kept, linger) = self.keep(member, peer, resume, &stream);
         let served = serve_service(&authorized, stream, ticket.revoked.clone(), linger).await;
         drop(kept);
         begun.service_closed(&served);

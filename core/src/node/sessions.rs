@@ -11,8 +11,8 @@ use super::serve::{
 };
 use super::work::Ticket;
 use super::{Member, Node};
-use crate::cluster::{self, LoadedCluster, RunDenied};
-use crate::p2p::{Stream, stream_code};
+use crate::cluster::{LoadedCluster, RunDenied};
+use crate::p2p::Stream;
 use crate::terminal::{
     self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionEnd, SessionGrant,
     SessionJob, SessionOutcome, SessionRecord, Sessions,
@@ -195,7 +195,7 @@ impl Node {
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
         if self.has_no_room(member, &peer) {
-            stream.sender.reset(stream_code::BUSY);
+            self.refuse_busy(member, asker, stream);
             return Ok(());
         }
         let ask = match &request.argv {
@@ -306,7 +306,7 @@ impl Node {
     ) -> Result<(), ServeProblem> {
         let peer = asker.peer;
         if self.is_crowded(member, &peer) {
-            stream.sender.reset(stream_code::BUSY);
+            self.refuse_busy(member, asker, stream);
             return Ok(());
         }
         let attached = async {
@@ -315,6 +315,12 @@ impl Node {
             let record = found.map_err(|error| error.to_wire())?;
             let grant = self.decide_or_tell(member, asker, &record.ask, &ticket)?;
             if grant.effect() != record.effect || record.own != member.own_id() {
+                self.record_denial(
+                    &member.loaded(),
+                    asker,
+                    wanted(&record.ask),
+                    &"its right is another one now",
+                );
                 return Err(WireError::taken_away("the session"));
             }
             let loaded = member.loaded();
@@ -443,16 +449,6 @@ impl Node {
         }
     }
 
-    /// What a manager may have beyond the limits, and while this device stops, is for its configs.
-    fn has_no_room(&self, member: &Member, peer: &Id52) -> bool {
-        !member.is_accepting() || self.is_crowded(member, peer)
-    }
-
-    /// The same for one that goes on with what it has here.
-    fn is_crowded(&self, member: &Member, peer: &Id52) -> bool {
-        cluster::is_manager(&member.loaded(), peer) && self.inner.work.is_over(peer)
-    }
-
     /// Whether a peer has sessions here that it may come back to.
     pub(super) fn has_sessions(&self, member: &Member, peer: &Id52) -> bool {
         let records = self.inner.sessions.get().map(Sessions::records).unwrap_or_default();
@@ -477,11 +473,7 @@ impl Node {
     ) -> Result<SessionGrant, WireError> {
         let Asker { peer, place, .. } = asker;
         self.decide_while(member, peer, ask, ticket).map_err(|denied| {
-            let wanted = match ask {
-                SessionAsk::Shell {} => (Wanted::Shell, None),
-                SessionAsk::Run { .. } => (Wanted::Session, asked_word(ask)),
-            };
-            self.record_denial(&member.loaded(), asker, wanted, &denied);
+            self.record_denial(&member.loaded(), asker, wanted(ask), &denied);
             let command = word_of(ask);
             tracing::warn!(cluster = %member.alias(), %peer, command, reason = %denied, "denied a session");
             let what = match ask {
@@ -569,6 +561,14 @@ fn word_of(ask: &SessionAsk) -> String {
     match ask {
         SessionAsk::Shell {} => "(shell)".to_owned(),
         SessionAsk::Run { argv } => loggable(argv.first().map_or("", String::as_str)),
+    }
+}
+
+/// What a denial of it is recorded as.
+fn wanted(ask: &SessionAsk) -> (Wanted, Option<&str>) {
+    match ask {
+        SessionAsk::Shell {} => (Wanted::Shell, None),
+        SessionAsk::Run { .. } => (Wanted::Session, asked_word(ask)),
     }
 }
 

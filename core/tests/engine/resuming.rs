@@ -192,6 +192,41 @@ async fn another_machine_that_is_let_in_cannot_go_on_with_a_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_its_caller_was_told_to_be_unknown_does_not_run_when_its_request_comes_late() {
+    let company = Company::new(&["web01", "laptop"]).await;
+    let laptop = company.machine("laptop");
+    laptop.stop().await;
+    let caller = company.world.endpoint(laptop.machine_secret()).await;
+    let connection = connected(&caller, company.machine("web01").machine_id()).await;
+    let (token, ran) = (ResumeToken::from_random([6; 16]), company.world.path("ran"));
+    let asked = Request::Resume(ResumeStream { token: token.clone(), lanes: [LaneState::default(); 3] });
+    let command = |token| {
+        Request::Exec(ExecRequest {
+            argv: vec!["touch".to_owned(), ran.display().to_string()],
+            env: Default::default(),
+            resume: Some(token),
+        })
+    };
+    let unknown = P2pError::StreamReset { code: stream_code::UNKNOWN };
+    for request in [asked, command(token)] {
+        let mut stream = soon(connection.open_stream()).await.expect("opens");
+        soon(stream.sender.send_message(&request)).await.expect("sends");
+        let told = soon(stream.receiver.message::<Notice>()).await.expect_err("is refused");
+        assert_eq!(told.to_string(), unknown.to_string());
+    }
+    assert!(!ran.exists());
+    // Another one does.
+    let mut stream = soon(connection.open_stream()).await.expect("opens");
+    soon(stream.sender.send_message(&command(ResumeToken::from_random([7; 16])))).await.expect("sends");
+    while let Some(notice) = soon(stream.receiver.message::<Notice>()).await.expect("is answered") {
+        if matches!(notice, Notice::Ended(_)) {
+            break;
+        }
+    }
+    assert!(ran.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_all_the_commands_that_it_may_have_can_still_go_on_with_them() {
     let company =
         Company::with_devices(&[("web01", "[limits]\nsessions_per_peer = 3\n"), ("laptop", "")]).await;

@@ -111,7 +111,7 @@ impl ResumeHandle {
         }
     }
 
-    /// Changes how long the stream waits for another connection, from the next time on that it does.
+    /// Changes how long the stream waits for another connection. If it waits already, that is not made shorter.
     pub fn set_linger(&self, linger: Duration) {
         if let Some(shared) = self.0.upgrade()
             && let Some(resumption) = &mut lock(&shared.out).resumption
@@ -224,7 +224,7 @@ impl Shared {
         let (shared, stopping) = (Arc::downgrade(self), scope.clone());
         scope.spawn("linger", async move {
             tokio::select! {
-                () = tokio::time::sleep(linger) => {}
+                () = lingered(&shared, linger) => {}
                 () = stopping.stopping() => {}
                 () = gone(&shared, cut) => return,
             }
@@ -350,6 +350,21 @@ impl Shared {
         }
         self.drive(out);
         out.waiting.wake();
+    }
+}
+
+/// Resolves when a stream has waited for as long as it shall, also if that was made longer meanwhile.
+async fn lingered(shared: &Weak<Shared>, mut linger: Duration) {
+    let since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep_until(since + linger).await;
+        let longer = shared
+            .upgrade()
+            .and_then(|shared| lock(&shared.out).resumption.as_ref().map(|resumption| resumption.linger));
+        match longer {
+            Some(longer) if longer > linger => linger = longer,
+            _ => return,
+        }
     }
 }
 

@@ -131,6 +131,7 @@ impl Serving {
                 .map(|(word, request): &(String, Request)| (word.as_str(), request))
             {
                 let kept = self.resumables.keep(connection.peer(), open.token.clone(), &stream, self.linger);
+                let kept = kept.expect("is no late one");
                 self.accept.send((stream, kept)).expect("the test goes on");
             } else if let Ok(Request::Resume(resume)) = serde_json::from_value(first) {
                 let answer = self.resumables.resume(&connection.peer(), &resume.token, stream, &resume.lanes);
@@ -353,6 +354,53 @@ async fn a_stream_that_nobody_resumes_fails_as_lost_when_its_time_is_over() {
     assert_eq!(late.expect_err("fails").code().as_str(), "stream.unknown");
     drop((opened, theirs, kept));
     resuming.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_already_takes_a_longer_time_to_wait() {
+    let resuming = Resuming::new(LINGER).await;
+    let (mut opened, handle, theirs, _kept) = resuming.stream(1).await;
+    let short = Duration::from_millis(100);
+    handle.set_linger(short);
+    resuming.cut();
+    soon(handle.lost()).await.expect("is lost");
+    handle.set_linger(LINGER);
+    let over = tokio::time::timeout(short * 3, opened.receiver.data(Channel::Main)).await;
+    assert!(over.is_err(), "it waits no longer: {over:?}");
+    soon(handle.resume_over(resuming.fresh().await, token(1))).await.expect("goes on");
+    soon(theirs.sender.send_message("here")).await.expect("sends");
+    let got = soon(opened.receiver.message::<String>()).await.expect("receives");
+    assert_eq!(got.as_deref(), Some("here"));
+    drop((opened, theirs));
+    resuming.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_was_told_to_be_unknown_does_not_begin_afterwards() {
+    let scope = Scope::new();
+    let (peer, other, own) = (key(1).id52(), key(3).id52(), key(2).id52());
+    let resumables = Resumables::default();
+    let (asking, asked) = Stream::pair(&scope, peer, own).expect("makes a pair");
+    let unknown = resumables.resume(&peer, &token(1), asked, &[LaneState::default(); 3]);
+    assert!(matches!(unknown, Err(P2pError::StreamUnknown)), "{unknown:?}");
+    let (late, its) = Stream::pair(&scope, peer, own).expect("makes a pair");
+    let keep = |of, name, linger| resumables.keep(of, token(name), &its, linger);
+    for linger in [LINGER, Duration::ZERO] {
+        assert!(matches!(keep(peer, 1, linger), Err(P2pError::StreamUnknown)));
+    }
+    // That name of that peer alone, and not for ever; what it asks for in vain displaces its own names only.
+    assert!(keep(peer, 2, LINGER).expect("begins").is_some());
+    assert!(keep(other, 1, LINGER).expect("begins").is_some());
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(keep(peer, 1, LINGER).expect("begins").is_some());
+    for name in 0..=64 {
+        let (_asking, asked) = Stream::pair(&scope, peer, own).expect("makes a pair");
+        _ = resumables.resume(&peer, &token(name), asked, &[LaneState::default(); 3]);
+    }
+    assert!(keep(peer, 0, LINGER).is_ok() && keep(peer, 64, LINGER).is_err());
+    assert!(!resumables.has(&other));
+    drop((asking, late, its));
+    scope.shutdown(PATIENCE).await;
 }
 
 #[tokio::test]
@@ -593,14 +641,15 @@ async fn a_peer_may_have_so_many_streams_kept_and_no_name_twice() {
         .map(|n| {
             let mut name = [0; 16];
             name[..4].copy_from_slice(&n.to_be_bytes());
-            resumables.keep(peer, ResumeToken::from_random(name), &its, LINGER)
+            resumables.keep(peer, ResumeToken::from_random(name), &its, LINGER).expect("is no late one")
         })
         .collect();
     assert!(kept[..1024].iter().all(Option::is_some) && kept[1024].is_none());
     drop(kept);
     assert!(!resumables.has(&peer));
-    let first = resumables.keep(peer, token(1), &its, LINGER);
-    assert!(first.is_some() && resumables.keep(peer, token(1), &its, LINGER).is_none());
+    let first = resumables.keep(peer, token(1), &its, LINGER).expect("is no late one");
+    assert!(first.is_some());
+    assert!(resumables.keep(peer, token(1), &its, LINGER).expect("is no late one").is_none());
     drop(first);
     drop((_mine, its));
     scope.shutdown(PATIENCE).await;
