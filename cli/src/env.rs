@@ -19,6 +19,8 @@ pub(crate) struct Env {
     pub(crate) notify_socket: Option<std::ffi::OsString>,
     /// `TERM`, `LANG` and `LC_*`, for remote commands.
     pub(crate) locale: BTreeMap<String, String>,
+    /// `MALAI_RESTRICTED`: a rule says which words this program may be given.
+    pub(crate) restricted: bool,
     /// Whether stderr is a terminal.
     pub(crate) stderr_is_terminal: bool,
     /// Colours on stderr are welcome.
@@ -42,6 +44,7 @@ impl Env {
             runtime_dir: path("XDG_RUNTIME_DIR"),
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             locale,
+            restricted: std::env::var_os(malai_core::host::RESTRICTED).is_some(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             colour: colours && std::io::stderr().is_terminal(),
             stdout_colour: colours && std::io::stdout().is_terminal(),

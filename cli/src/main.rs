@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
     let env = env::Env::read();
     let output = output::Output::new(&env);
     if let Some(words) = env.copy_words() {
-        return commands::serve_copy(&output, &words);
+        return commands::serve_copy(&output, &words, env.restricted);
     }
     let words = own_programs::plain_words(std::env::args_os());
     match args::Args::read(words) {

@@ -96,6 +96,45 @@ fn a_right_to_one_command_is_a_right_to_no_other() {
 }
 
 #[test]
+fn whoever_may_copy_below_a_folder_makes_no_way_out_of_it_by_a_link() {
+    let net = net();
+    let [site, outside, tree] = ["site", "outside", "tree"].map(|name| {
+        let path = net.path().join("files").join(name);
+        std::fs::create_dir_all(&path).expect("makes a folder");
+        path
+    });
+    std::fs::write(outside.join("secret"), "of others").expect("writes");
+    std::os::unix::fs::symlink(&outside, tree.join("way")).expect("links");
+    let evil = net.path().join("files/evil");
+    std::fs::write(&evil, "evil").expect("writes");
+    let rule =
+        |more: &str| format!("[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\nargs = {more}\n");
+    let below = rule(&format!("[\"put\", \"get\", \"{}/*\"]", site.display()));
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &below);
+    let laptop = cluster.home("laptop");
+    let there = |name: &str| format!("web01.company:{}/{name}", site.display());
+    let here = |path: &std::path::Path| path.display().to_string();
+    // A link as such may be copied: it is a file like others.
+    laptop.malai(["cp", &format!("{}/.", here(&tree)), &there("")]).ok();
+    assert!(site.join("way").is_symlink());
+    let put = ["--json", "cp", &here(&evil), &there("way")];
+    laptop.malai(put).exits(1).fails_with("copy.storage");
+    let output = laptop.malai(["cp", &there("way"), &here(&net.path().join("files/got"))]).exits(1);
+    assert!(output.stderr_text().contains("a symbolic link lies in the path"), "{output:?}");
+    let names: Vec<_> = std::fs::read_dir(&outside).expect("lists").collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    // Nor by a word that was let in as another one: it would be a path in the user's home.
+    let words = ["--json", "web01.company", "malai-cp", "put", "put"];
+    assert_eq!(laptop.malai(words).exits(2).stdout, b"");
+    // Whoever may copy anything may go through links, as with scp.
+    cluster.edit(|text| text.replace(&below, &rule("\"any\"")));
+    await_until("the wider right", SOON, || {
+        laptop.malai(["cp", &here(&evil), &there("way")]).code == Some(0)
+    });
+    assert_eq!(std::fs::read(outside.join("evil")).expect("is there"), b"evil");
+}
+
+#[test]
 fn a_denial_says_how_to_ask_and_the_reason_stays_on_the_target() {
     let net = net();
     let text = "[machine.web01.command.uname]\nallow_from = \"laptop\"\n";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use malai_core::api::{
     Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyStreams, CopyView,
-    Extraneous, Links,
+    Extraneous, Links, PathLinks,
 };
 use malai_core::model::code::ErrorCode;
 use malai_core::model::text::escape_control;
@@ -92,15 +92,20 @@ fn fail(error: malai_core::api::CopyError) -> Failure {
 }
 
 /// The end of a copy on the machine that was asked: it talks to `malai cp` over stdin and stdout.
-pub(crate) fn serve(output: &Output, words: &[OsString]) -> u8 {
+pub(crate) fn serve(output: &Output, words: &[OsString], restricted: bool) -> u8 {
+    let path_links = if restricted { PathLinks::Refuse } else { PathLinks::Follow };
     // Not `std::io::stdin()`: its small buffer and its lock only cost here.
     let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(std::fs::File::from);
     let pipes = own(std::io::stdin().as_fd()).and_then(|stdin| Ok((stdin, own(std::io::stdout().as_fd())?)));
     let outcome = match pipes {
         Ok((stdin, stdout)) => {
-            widen(&stdin);
-            widen(&stdout);
-            malai_core::api::serve_copy(words, stdin, stdout).map_err(fail)
+            // Of one pipe, since all of a user's share one allowance; and not of further streams, which share the work.
+            match words.first().and_then(|verb| verb.to_str()) {
+                Some("put") => widen(&stdin),
+                Some("get") => widen(&stdout),
+                _ => {}
+            }
+            malai_core::api::serve_copy(words, path_links, stdin, stdout).map_err(fail)
         }
         Err(error) => Err(Failure::local("open the pipes of the copy", &error)),
     };

@@ -98,7 +98,7 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
         Command::Shell(args) => block_on(session::shell(context, args)),
         Command::Sessions(args) => block_on(session::sessions(context, args)),
         Command::Cp(args) => block_on(cp::cp(context, &args)),
-        Command::CopyEnd { words } => Ok(cp::serve(&context.output, &words)),
+        Command::CopyEnd { words } => Ok(cp::serve(&context.output, &words, context.env.restricted)),
         Command::Stdio(args) => block_on(stdio::stdio(context, &args.address)),
         Command::SshConfig(args) => block_on(ssh_config::ssh_config(context, args.cluster)),
         Command::Rsh(args) => block_on(rsh::rsh(context, &args.words)),
@@ -116,8 +116,8 @@ fn dispatch(context: &Context, command: Command, session: SessionOptions) -> Out
 }
 
 /// Serves one copy, under the name that rules know it by.
-pub(crate) fn serve_copy(output: &Output, words: &[OsString]) -> ExitCode {
-    ExitCode::from(cp::serve(output, words))
+pub(crate) fn serve_copy(output: &Output, words: &[OsString], restricted: bool) -> ExitCode {
+    ExitCode::from(cp::serve(output, words, restricted))
 }
 
 /// Runs one subcommand on a runtime of its own. One thread starts fastest, which is what a short command feels.

@@ -20,8 +20,8 @@ use super::Client;
 use crate::error::Error;
 use crate::exec::RunningCommand;
 use crate::exec::copy::{
-    CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, LaneReader, LaneWriter, PipeReader,
-    PipeWriter, ServeRequest, SinkTotals, SourceRequest, run_sink, run_source,
+    CopyError, CopyObserver, CopyProblem, CopyProgress, CopyRole, LaneReader, LaneWriter, PathLinks,
+    PipeReader, PipeWriter, Roots, ServeRequest, SinkTotals, SourceRequest, run_sink, run_source,
 };
 
 pub use self::lanes::CopyStreams;
@@ -92,12 +92,12 @@ impl Client {
             let sink = request.destination.label().to_owned();
             let collector = Arc::new(Collector { inner: observer.clone(), source, sink, kept: kept.clone() });
             let (totals, source_problems) = self.copy_group(&request, group, collector).await?;
-            view.files += totals.files;
-            view.skipped += totals.skipped;
-            view.bytes += totals.bytes;
-            view.resumed_bytes += totals.resumed;
-            view.deleted += totals.deleted;
-            view.failed += totals.problems + source_problems;
+            view.files = view.files.saturating_add(totals.files);
+            view.skipped = view.skipped.saturating_add(totals.skipped);
+            view.bytes = view.bytes.saturating_add(totals.bytes);
+            view.resumed_bytes = view.resumed_bytes.saturating_add(totals.resumed);
+            view.deleted = view.deleted.saturating_add(totals.deleted);
+            view.failed = view.failed.saturating_add(totals.problems).saturating_add(source_problems);
         }
         view.warnings = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
         view.seconds = started.elapsed().as_secs_f64();
@@ -110,8 +110,11 @@ impl Client {
         group: Group,
         observer: Arc<dyn CopyObserver>,
     ) -> Result<(SinkTotals, u64), Error> {
-        let sink = request.sink();
-        let source = |roots| SourceRequest { roots, links: request.links };
+        let asked = match &group {
+            Group::Here(paths) | Group::There { paths, .. } => Roots::of(paths),
+        };
+        let sink = request.sink(asked.clone());
+        let source = |roots| SourceRequest { roots, links: request.links, path_links: PathLinks::Follow };
         match (group, &request.destination) {
             (Group::Here(roots), CopyPlace::There { address, .. }) => {
                 let command = self.start(address, &ServeRequest::Put(sink), request).await?;
@@ -131,7 +134,7 @@ impl Client {
                     tokio::try_join!(self.start(&from, &source, request), self.start(to, &sink, request))?;
                 let source = self.leg(&from, source, Direction::FromMachine, request);
                 let sink = self.leg(to, sink, Direction::ToMachine, request);
-                relay(source, sink, observer).await
+                relay(source, sink, asked, observer).await
             }
             (Group::Here(_), CopyPlace::Here(_)) => Err(Error::OutOfTurn),
         }

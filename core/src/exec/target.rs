@@ -177,6 +177,7 @@ impl ExecTarget {
             id52: *authorized.caller(),
             machine: authorized.caller_name().cloned(),
             cluster: cluster.to_owned(),
+            restricted: effect.restricted,
         };
         let request = SpawnRequest {
             argv: effect.argv.clone(),

@@ -21,11 +21,16 @@ pub struct Caller {
     pub machine: Option<MachineName>,
     /// What the cluster is called here.
     pub cluster: String,
+    /// Whether the rule that lets it in says which words may follow the command.
+    pub restricted: bool,
 }
 
+/// The variable by which a program learns that its words are restricted by a rule.
+pub const RESTRICTED: &str = "MALAI_RESTRICTED";
+
 /// Builds the whole environment of a command: `HOME USER LOGNAME SHELL PATH` of the user,
-/// `MALAI_CLIENT_ID52`, `MALAI_CLIENT_MACHINE` (absent for a caller without a name), `MALAI_CLUSTER`, and of
-/// what the caller sent those variables that [`is_passed_on`] lets through.
+/// `MALAI_CLIENT_ID52`, `MALAI_CLIENT_MACHINE` (absent for a caller without a name), `MALAI_CLUSTER`,
+/// `MALAI_RESTRICTED` (where a rule says which words may follow the command), and of what the caller sent those variables that [`is_passed_on`] lets through.
 pub fn build_environment(
     user: &LocalUser,
     caller: &Caller,
@@ -43,6 +48,9 @@ pub fn build_environment(
     ];
     if let Some(machine) = &caller.machine {
         environment.push(("MALAI_CLIENT_MACHINE", machine.to_string()));
+    }
+    if caller.restricted {
+        environment.push((RESTRICTED, "1".to_owned()));
     }
     let passed = sent.iter().filter(|(name, value)| is_passed_on(name, value));
     let (locale, others): (Vec<_>, Vec<_>) = passed.partition(|(name, _)| name.starts_with("LC_"));
@@ -86,7 +94,12 @@ mod tests {
 
     fn caller() -> Caller {
         let id52 = SecretKey::from_bytes(&[1; 32]).id52();
-        Caller { id52, machine: Some("laptop".parse().expect("a name")), cluster: "company".to_owned() }
+        Caller {
+            id52,
+            machine: Some("laptop".parse().expect("a name")),
+            cluster: "company".to_owned(),
+            restricted: false,
+        }
     }
 
     fn sent(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -20,7 +20,7 @@ mod switch;
 mod user;
 mod watch;
 
-pub use environment::{Caller, build_environment, is_passed_on};
+pub use environment::{Caller, RESTRICTED, build_environment, is_passed_on};
 pub use error::HostError;
 pub use group::ProcessGroup;
 pub use inherit::{hang_up_is_ignored, seal_inherited_files};

@@ -122,6 +122,9 @@ pub(super) struct HostJob {
     pub(super) argv: Vec<String>,
     /// What is run, and as whom.
     pub(super) effect: SessionEffect,
+    /// Whether the rule that lets the caller in says which words may follow the command.
+    #[serde(default)]
+    pub(super) restricted: bool,
     /// The caller's variables.
     pub(super) env: BTreeMap<String, String>,
     /// The size of the terminal.

@@ -7,7 +7,7 @@ use super::args::first_refused;
 use super::authorize::{DenyReason, Rule};
 use super::ceiling::Ceilings;
 use super::policy::{ListHandle, MachinePolicy, Policy, RuleList};
-use crate::config::{OnDemand, ServiceProtocol, UserName};
+use crate::config::{ArgsRule, OnDemand, ServiceProtocol, UserName};
 use crate::id::Id52;
 use crate::name::{MachineName, ServiceName};
 
@@ -73,6 +73,9 @@ pub struct RunEffect {
     pub argv: Vec<String>,
     /// The user to run as; absent: the daemon's own.
     pub username: Option<UserName>,
+    /// Whether the rule says which words the caller may add. A program that takes paths must not let one of them lead
+    /// elsewhere then.
+    pub restricted: bool,
 }
 
 impl sealed::Sealed for Run {}
@@ -88,10 +91,10 @@ impl Action for Run {
             return Err(DenyReason::EmptyCommand);
         }
         // By the word that was typed, before any alias: an alias cannot get around a rule, a path is another name.
-        let (argv, username) = match machine.commands.get(word.as_str()) {
+        let (argv, username, restricted) = match machine.commands.get(word.as_str()) {
             None => {
                 question.named_in(machine.allow_from, || Rule::AllowFrom)?;
-                (self.argv.clone(), machine.username.as_ref())
+                (self.argv.clone(), machine.username.as_ref(), false)
             }
             Some(command) => {
                 match command.allow_from {
@@ -105,11 +108,12 @@ impl Action for Run {
                     Some(words) => words.iter().chain(more).cloned().collect(),
                     None => self.argv.clone(),
                 };
-                (argv, command.username.as_ref().or(machine.username.as_ref()))
+                let restricted = command.args != ArgsRule::Any;
+                (argv, command.username.as_ref().or(machine.username.as_ref()), restricted)
             }
         };
         question.ceilings.check_user(username)?;
-        Ok(RunEffect { argv, username: username.cloned() })
+        Ok(RunEffect { argv, username: username.cloned(), restricted })
     }
 }
 

@@ -70,10 +70,11 @@ fn remote_path(path: &str) -> Result<String, CopyError> {
     })
 }
 
-/// Keeps a path from looking like an option.
+/// Keeps a path from looking like an option, or like a word of the program's own.
 fn relative(path: &str) -> String {
     match path {
         "" => "./".to_owned(),
+        "get" | "put" => format!("./{path}"),
         _ if path.starts_with('-') => format!("./{path}"),
         _ => path.to_owned(),
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::leg::{Leg, panicked};
 use crate::error::Error;
-use crate::exec::copy::{CopyError, CopyObserver, CopyWatch, LaneReader, LaneWriter, PipeReader, SinkTotals};
+use crate::exec::copy::{
+    CopyError, CopyObserver, CopyWatch, LaneReader, LaneWriter, PipeReader, Roots, SinkTotals,
+};
 
 /// How much is passed from one machine to another at once.
 const PASSED: usize = 256 * 1024;
@@ -14,10 +16,11 @@ const PASSED: usize = 256 * 1024;
 pub(super) async fn relay(
     (source, from_source, to_source): (Leg, LaneReader<PipeReader>, LaneWriter),
     (sink, from_sink, to_sink): (Leg, LaneReader<PipeReader>, LaneWriter),
+    asked: Roots,
     observer: Arc<dyn CopyObserver>,
 ) -> Result<(SinkTotals, u64), Error> {
     let (from, to) = (source.machine.clone(), sink.machine.clone());
-    let (source_watch, sink_watch) = CopyWatch::pair(observer);
+    let (source_watch, sink_watch) = CopyWatch::pair(observer, asked);
     let said = sink_watch.clone();
     // They end with their pipes.
     let there = forwarding(move || forward(from_source, to_sink, source_watch));

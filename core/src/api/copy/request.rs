@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::CopyStreams;
 use super::place::{CopyPlace, usage};
-use crate::exec::copy::{Compare, CopyError, Extraneous, Links, SinkRequest};
+use crate::exec::copy::{Compare, CopyError, Extraneous, Links, PathLinks, Roots, SinkRequest};
 
 /// What to copy.
 #[derive(Debug, Clone)]
@@ -47,8 +47,8 @@ impl CopyRequest {
         Ok(())
     }
 
-    /// The destination's path; with several sources it is a directory.
-    pub(super) fn sink(&self) -> SinkRequest {
+    /// What is done at the destination with what was asked for. With several sources it is a directory.
+    pub(super) fn sink(&self, asked: Roots) -> SinkRequest {
         let mut destination = match &self.destination {
             CopyPlace::Here(path) => path.clone().into_os_string(),
             CopyPlace::There { path, .. } => path.into(),
@@ -56,7 +56,13 @@ impl CopyRequest {
         if self.sources.len() > 1 && !destination.as_bytes().ends_with(b"/") {
             destination.push("/");
         }
-        SinkRequest { destination: destination.into(), extraneous: self.extraneous, compare: self.compare }
+        SinkRequest {
+            destination: destination.into(),
+            extraneous: self.extraneous,
+            compare: self.compare,
+            roots: Some(asked),
+            path_links: PathLinks::Follow,
+        }
     }
 }
 
@@ -105,7 +111,7 @@ mod tests {
             env: BTreeMap::new(),
         };
         assert_eq!(groups(&request.sources).len(), 3);
-        assert_eq!(request.sink().destination.to_str(), Some("/srv/"));
+        assert_eq!(request.sink(Roots::default()).destination.to_str(), Some("/srv/"));
         let delete = CopyRequest { extraneous: Extraneous::Delete, ..request.clone() };
         assert!(delete.check().is_err());
         let here = CopyRequest { destination: parse("x"), ..request };

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use malai_model::wire::copy::Mtime;
 use nix::dir::{Dir, OwningIter, Type};
@@ -16,7 +16,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use super::Links;
+use super::{Links, PathLinks};
 
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,14 +93,65 @@ pub(super) fn stat_at(dir: &OwnedFd, name: &OsStr, links: Links) -> io::Result<S
     Ok(stat(&fstatat(dir, name, flags)?))
 }
 
-/// Looks at what a path leads to, every link followed: for what the user named.
-pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
-    Ok(stat(&fstatat(AT_FDCWD, path, AtFlags::empty())?))
+/// Looks at what a path of the user's leads to.
+pub(super) fn stat_path(path: &Path, links: PathLinks) -> io::Result<Stat> {
+    if links == PathLinks::Follow {
+        return Ok(stat(&fstatat(AT_FDCWD, path, AtFlags::empty())?));
+    }
+    let Some(name) = path.file_name() else { return stat_of(open_dir_path(path, links)?) };
+    let there = stat_at(&open_dir_path(parent_of(path), links)?, name, Links::Keep)?;
+    if there.kind == Kind::Link { Err(a_link()) } else { Ok(there) }
 }
 
-/// Opens the directory that a path leads to, every link followed: for what the user named.
-pub(super) fn open_dir_path(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(AT_FDCWD, path, flags(Links::Follow) | OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?)
+/// Opens the directory that a path of the user's leads to.
+pub(super) fn open_dir_path(path: &Path, links: PathLinks) -> io::Result<OwnedFd> {
+    let reading = flags(Links::Follow) | OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    if links == PathLinks::Follow {
+        return Ok(openat(AT_FDCWD, path, reading, Mode::empty())?);
+    }
+    // One component at a time: whatever is swapped meanwhile, no link is followed.
+    let start = if path.is_absolute() { Path::new("/") } else { Path::new(".") };
+    let mut dir = openat(AT_FDCWD, start, PASSING | OFlag::O_CLOEXEC, Mode::empty())?;
+    for component in path.components() {
+        let name = match component {
+            Component::Normal(name) => name,
+            Component::ParentDir => OsStr::new(".."),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => continue,
+        };
+        let entered = openat(&dir, name, PASSING | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+        dir = match entered {
+            Ok(entered) => entered,
+            Err(_) if find_at(&dir, name)?.is_some_and(|there| there.kind == Kind::Link) => {
+                return Err(a_link());
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(openat(&dir, ".", reading, Mode::empty())?)
+}
+
+/// Makes the directory that a path of the user's means.
+pub(super) fn make_dir_path(path: &Path, links: PathLinks) -> io::Result<()> {
+    let Some(name) = path.file_name().filter(|_| links == PathLinks::Refuse) else {
+        return std::fs::create_dir(path);
+    };
+    Ok(mkdirat(&open_dir_path(parent_of(path), links)?, name, Mode::from_bits_truncate(0o777))?)
+}
+
+/// How a directory is opened that is only passed through: without a right to list it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const PASSING: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const PASSING: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
+
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn a_link() -> io::Error {
+    io::Error::other(
+        "a symbolic link lies in the path, and the rule that lets you in restricts paths: name what it leads to",
+    )
 }
 
 /// As [`stat_at`] without following; `None` if there is nothing.

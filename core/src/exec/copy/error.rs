@@ -42,6 +42,12 @@ pub enum CopyError {
         /// Its words.
         message: String,
     },
+    /// The source sends what was not asked for.
+    #[error("copy: the source sends {:?}, which nobody asked it for", escape_control(&name.to_string_lossy()))]
+    Unasked {
+        /// What the source calls it.
+        name: std::ffi::OsString,
+    },
     /// The place to write to cannot be used.
     #[error("write to {}", escape_control(&path.to_string_lossy()))]
     Destination {
@@ -95,6 +101,7 @@ impl CopyError {
             Self::Version { .. } | Self::Older { .. } => ErrorCode::WireUnsupported,
             Self::Peer { code, .. } => *code,
             Self::Destination { .. } => ErrorCode::CopyStorage,
+            Self::Unasked { .. } => ErrorCode::CopyOutside,
             Self::Ended { .. } | Self::LaneEnded { .. } => ErrorCode::CommandFailed,
             Self::Panicked => ErrorCode::Internal,
         }
@@ -105,6 +112,7 @@ impl CopyError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Older { machine } => Some(format!("install the current malai on {machine}")),
+            Self::Unasked { .. } => Some("nothing of that was written; do not trust the machine".to_owned()),
             Self::Version { .. } => Some("install the same version of malai on both machines".to_owned()),
             Self::Broken(_) | Self::LaneEnded { .. } => {
                 Some("run the same command again: it goes on where it stopped".to_owned())

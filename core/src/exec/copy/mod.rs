@@ -6,7 +6,8 @@
 //!
 //! The ends block: they do little else than read and write files, so they want a thread, not a task. Every access below
 //! a root is by one component of a path from a directory that is open, and follows no link: whatever somebody swaps
-//! meanwhile, nothing outside a root is read or written.
+//! meanwhile, nothing outside a root is read or written. What the roots themselves are called, whoever asked decided
+//! ([`Roots`]); whether links lead to them, the rule that lets a caller in ([`PathLinks`]).
 //!
 //! Not responsible for who may copy (that of a command named `malai-cp`), nor for how the bytes travel.
 
@@ -19,6 +20,7 @@ mod observe;
 mod part;
 mod pipe;
 mod receive;
+mod roots;
 mod serve;
 mod sink;
 mod source;
@@ -30,9 +32,10 @@ pub use lanes::{LaneHandle, LaneReader, LaneWriter, lanes};
 pub use malai_model::wire::copy::{CopyRole, SinkTotals};
 pub use observe::{CopyObserver, CopyProblem, CopyProgress};
 pub use pipe::{PipeReader, PipeWriter};
+pub use roots::Roots;
 pub use serve::{PROGRAM, ServeRequest, serve_copy};
 pub use sink::{Compare, Extraneous, SinkRequest, run_sink};
-pub use source::{Links, SourceRequest, run_source};
+pub use source::{Links, PathLinks, SourceRequest, run_source};
 pub use watch::CopyWatch;
 
 #[cfg(test)]

@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use super::lanes::{keep_room, serve_lane};
 use super::{
-    Compare, CopyError, CopyRole, Extraneous, Links, SinkRequest, SourceRequest, lanes, run_sink, run_source,
+    Compare, CopyError, CopyRole, Extraneous, Links, PathLinks, SinkRequest, SourceRequest, lanes, run_sink,
+    run_source,
 };
 
 /// What the program is called: the word that rules know it by.
 pub const PROGRAM: &str = "malai-cp";
 
+const GET: &str = "get";
+const PUT: &str = "put";
 const LANE: &str = "--lane";
 
 /// What the program's words ask for. What it may touch stands in these words and nowhere else.
@@ -29,26 +32,32 @@ pub enum ServeRequest {
 }
 
 impl ServeRequest {
-    /// Reads the words after the program's name. A path that begins with `-` is written `./-…`.
+    /// Reads the words after the program's name. A path that begins with `-` is written `./-…`, and one that is a verb
+    /// `./put`: a rule that lets the verb in shall let in no path by it.
     ///
     /// # Errors
     /// When they are none of the forms.
-    pub fn parse(words: &[OsString]) -> Result<Self, CopyError> {
+    pub fn parse(words: &[OsString], path_links: PathLinks) -> Result<Self, CopyError> {
         let (options, paths): (Vec<_>, Vec<_>) =
             words.iter().skip(1).partition(|word| word.as_bytes().starts_with(b"-"));
         let has = |option: &str| options.iter().any(|word| *word == option);
         let only = |known: &[&str]| options.iter().all(|word| known.iter().any(|option| *word == option));
+        if paths.iter().any(|path| [GET, PUT].iter().any(|verb| *path == verb)) {
+            return Err(usage());
+        }
         let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
         match words.first().and_then(|word| word.to_str()) {
-            Some("get") if !paths.is_empty() && only(&["--follow"]) => {
+            Some(GET) if !paths.is_empty() && only(&["--follow"]) => {
                 let links = if has("--follow") { Links::Follow } else { Links::Keep };
-                Ok(Self::Get(SourceRequest { roots: paths, links }))
+                Ok(Self::Get(SourceRequest { roots: paths, links, path_links }))
             }
-            Some("put") if only(&["--delete", "--checksum"]) => match <[PathBuf; 1]>::try_from(paths) {
+            Some(PUT) if only(&["--delete", "--checksum"]) => match <[PathBuf; 1]>::try_from(paths) {
                 Ok([destination]) => Ok(Self::Put(SinkRequest {
                     destination,
                     extraneous: if has("--delete") { Extraneous::Delete } else { Extraneous::Keep },
                     compare: if has("--checksum") { Compare::Content } else { Compare::Times },
+                    roots: None,
+                    path_links,
                 })),
                 Err(_) => Err(usage()),
             },
@@ -64,12 +73,12 @@ impl ServeRequest {
     pub fn to_words(&self) -> Result<Vec<String>, CopyError> {
         let (mut words, paths) = match self {
             Self::Get(request) => {
-                let mut words = vec![PROGRAM, "get"];
+                let mut words = vec![PROGRAM, GET];
                 words.extend((request.links == Links::Follow).then_some("--follow"));
                 (words, request.roots.as_slice())
             }
             Self::Put(request) => {
-                let mut words = vec![PROGRAM, "put"];
+                let mut words = vec![PROGRAM, PUT];
                 words.extend((request.extraneous == Extraneous::Delete).then_some("--delete"));
                 words.extend((request.compare == Compare::Content).then_some("--checksum"));
                 (words, std::slice::from_ref(&request.destination))
@@ -97,10 +106,11 @@ fn usage() -> CopyError {
 /// When the words are wrong or the copy as a whole failed; the other end has been told if it could be.
 pub fn serve_copy(
     words: &[OsString],
+    path_links: PathLinks,
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> Result<bool, CopyError> {
-    let request = ServeRequest::parse(words)?;
+    let request = ServeRequest::parse(words, path_links)?;
     let role = match &request {
         ServeRequest::Get(_) => CopyRole::Source,
         ServeRequest::Put(_) => CopyRole::Sink,
@@ -116,5 +126,30 @@ pub fn serve_copy(
     close();
     handle.finish();
     let (totals, problems) = copied?;
-    Ok(totals.problems + problems == 0)
+    Ok(totals.problems == 0 && problems == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<ServeRequest, CopyError> {
+        let words: Vec<OsString> = words.iter().map(Into::into).collect();
+        ServeRequest::parse(&words, PathLinks::Refuse)
+    }
+
+    #[test]
+    fn a_word_that_a_rule_lets_in_as_the_verb_is_no_path() {
+        for words in [["put", "put"], ["put", "get"], ["get", "put"], ["get", "get"]] {
+            assert!(parse(&words).is_err(), "{words:?}");
+        }
+        assert!(parse(&["get", "./get", "x"]).is_ok() && parse(&["put", "./put"]).is_ok());
+    }
+
+    #[test]
+    fn what_a_rule_says_of_links_is_not_for_the_words_to_say() {
+        let Ok(ServeRequest::Put(sink)) = parse(&["put", "x"]) else { panic!("is a sink") };
+        let Ok(ServeRequest::Get(source)) = parse(&["get", "x"]) else { panic!("is a source") };
+        assert_eq!([sink.path_links, source.path_links], [PathLinks::Refuse; 2]);
+    }
 }

@@ -25,8 +25,9 @@ use super::delete::delete_others;
 use super::observe::Tally;
 use super::part::{Part, is_part_name, part_name};
 use super::receive::{Queue, Receiving, Refused, Wanted};
+use super::roots::{RootGuard, Roots};
 use super::source::{problem_of, read_full};
-use super::{CopyError, CopyObserver, CopyProblem, Links};
+use super::{CopyError, CopyObserver, CopyProblem, Links, PathLinks};
 
 /// How many unfinished copies may be offered at once: each holds a file open.
 const OFFERED: usize = 16;
@@ -61,6 +62,10 @@ pub struct SinkRequest {
     pub extraneous: Extraneous,
     /// When a file needs not be copied.
     pub compare: Compare,
+    /// What the source was asked for; absent: whoever runs the source decides.
+    pub roots: Option<Roots>,
+    /// What becomes of links on the way to the destination.
+    pub path_links: PathLinks,
 }
 
 /// An open directory of the destination. When the last that needs it lets go, it gets its mode and time.
@@ -117,6 +122,7 @@ struct Sink<R, W: Write> {
     next_id: u64,
     wanted: Queue,
     receiving: Option<Receiving>,
+    guard: Option<RootGuard>,
     totals: SinkTotals,
     tally: Tally,
 }
@@ -143,6 +149,7 @@ pub fn run_sink(
     };
     output.greet(CopyRole::Sink)?;
     input.greet(CopyRole::Source)?;
+    let guard = request.roots.clone().map(RootGuard::new);
     let mut sink = Sink {
         input,
         output,
@@ -153,6 +160,7 @@ pub fn run_sink(
         next_id: 0,
         wanted: Queue::default(),
         receiving: None,
+        guard,
         totals: SinkTotals::default(),
         tally: Tally::new(observer),
     };
@@ -181,11 +189,12 @@ impl Top {
         let delete = request.extraneous == Extraneous::Delete;
         let into = |fd| Self::Into(folder(fd, path.clone(), None, None, delete, open));
         let slash = path.as_os_str().as_bytes().ends_with(b"/");
-        match at::open_dir_path(path) {
+        let links = request.path_links;
+        match at::open_dir_path(path, links) {
             Ok(fd) => return Ok(into(fd)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && slash => {
-                std::fs::create_dir(path)?;
-                return Ok(into(at::open_dir_path(path)?));
+                at::make_dir_path(path, links)?;
+                return Ok(into(at::open_dir_path(path, links)?));
             }
             // Something that is no directory may be replaced, unless a directory was asked for.
             Err(error) if slash => return Err(error),
@@ -197,7 +206,7 @@ impl Top {
         let name = super::walk::root_name(path).ok_or(io::ErrorKind::NotFound)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let shown = path.parent().unwrap_or(Path::new("")).to_owned();
-        let parent = folder(at::open_dir_path(parent)?, shown, None, None, false, open);
+        let parent = folder(at::open_dir_path(parent, links)?, shown, None, None, false, open);
         Ok(Self::As { parent, name, used: false })
     }
 }
@@ -221,7 +230,11 @@ impl<R: Read, W: Write> Sink<R, W> {
             if self.input.is_empty() {
                 self.output.flush()?;
             }
-            match self.input.next()? {
+            let frame = self.input.next()?;
+            if let Some(guard) = &mut self.guard {
+                guard.see(&frame)?;
+            }
+            match frame {
                 Frame::File { name, meta } => {
                     let name = OsStr::from_bytes(name).to_owned();
                     self.file(name, meta)?;

@@ -33,6 +33,16 @@ pub enum Links {
     Follow,
 }
 
+/// What becomes of symbolic links in the paths that a request names, and at their end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathLinks {
+    /// They are followed, as a shell's commands do.
+    #[default]
+    Follow,
+    /// They are refused: whoever asks may name certain paths alone, and could have made a link there that leads away.
+    Refuse,
+}
+
 /// What a source reads.
 #[derive(Debug, Clone)]
 pub struct SourceRequest {
@@ -41,6 +51,8 @@ pub struct SourceRequest {
     pub roots: Vec<PathBuf>,
     /// What becomes of links.
     pub links: Links,
+    /// What becomes of links on the way to the roots.
+    pub path_links: PathLinks,
 }
 
 /// A file that was named to the sink.
@@ -113,7 +125,7 @@ pub fn run_source(
         .map_err(CopyError::Broken)?;
     let mut sender = Sender {
         output,
-        walk: Walk::new(request.roots, request.links),
+        walk: Walk::new(request.roots, request.links, request.path_links),
         links: request.links,
         shared,
         tally: Tally::new(observer),

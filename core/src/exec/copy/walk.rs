@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use malai_model::wire::copy::{FileMeta, MAX_DEPTH, MAX_PATH, Mtime, is_component};
 
 use super::at::{self, Kind, Listing, Stat};
-use super::{Links, part};
+use super::{Links, PathLinks, part};
 
 /// An open directory of the source.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ pub(super) enum Why {
 pub(super) struct Walk {
     roots: VecDeque<PathBuf>,
     links: Links,
+    path_links: PathLinks,
     levels: Vec<Level>,
     open: Arc<AtomicUsize>,
     /// Whether everything could be listed so far.
@@ -113,8 +114,15 @@ pub(super) fn meta_of(stat: &Stat) -> FileMeta {
 }
 
 impl Walk {
-    pub(super) fn new(roots: Vec<PathBuf>, links: Links) -> Self {
-        Self { roots: roots.into(), links, levels: Vec::new(), open: Arc::default(), complete: true }
+    pub(super) fn new(roots: Vec<PathBuf>, links: Links, path_links: PathLinks) -> Self {
+        Self {
+            roots: roots.into(),
+            links,
+            path_links,
+            levels: Vec::new(),
+            open: Arc::default(),
+            complete: true,
+        }
     }
 
     /// How many directories are open beside those that the walk is in.
@@ -147,7 +155,7 @@ impl Walk {
     }
 
     fn root(&mut self, path: PathBuf) -> Step {
-        let (name, result) = (root_name(&path), at::stat_path(&path));
+        let (name, result) = (root_name(&path), at::stat_path(&path, self.path_links));
         let passed =
             |name: &Option<OsString>, why| Step::Passed { name: name.clone(), path: path.clone(), why };
         let stat = match result {
@@ -158,7 +166,7 @@ impl Walk {
             }
         };
         match (stat.kind, name) {
-            (Kind::Dir, name) => match at::open_dir_path(&path) {
+            (Kind::Dir, name) => match at::open_dir_path(&path, self.path_links) {
                 Ok(fd) => self.enter(fd, name.unwrap_or_default(), path),
                 Err(error) => {
                     self.complete = false;
@@ -167,10 +175,13 @@ impl Walk {
             },
             (Kind::File, Some(name)) => {
                 // The root may be a link, which is followed: so it is the real one that is opened.
-                let opened = path.canonicalize().and_then(|real| {
-                    let parent = real.parent().unwrap_or(Path::new("/"));
+                let real = match self.path_links {
+                    PathLinks::Follow => path.canonicalize(),
+                    PathLinks::Refuse => Ok(path.clone()),
+                };
+                let opened = real.and_then(|real| {
                     let last = real.file_name().ok_or(io::ErrorKind::NotFound)?.to_owned();
-                    Ok((at::open_dir_path(parent)?, last))
+                    Ok((at::open_dir_path(at::parent_of(&real), self.path_links)?, last))
                 });
                 match opened {
                     Ok((fd, last)) => {

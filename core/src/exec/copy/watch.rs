@@ -8,6 +8,7 @@ use malai_model::wire::copy::{
 };
 
 use super::observe::Tally;
+use super::roots::{RootGuard, Roots};
 use super::source::problem_of;
 use super::{CopyError, CopyObserver};
 
@@ -28,6 +29,8 @@ pub struct CopyWatch {
     payload: Vec<u8>,
     /// The kind of the frame that is being read, and how many of its bytes are still to come.
     frame: Option<(u8, usize)>,
+    /// Of a source: what it may announce.
+    guard: Option<RootGuard>,
 }
 
 impl std::fmt::Debug for CopyWatch {
@@ -37,18 +40,21 @@ impl std::fmt::Debug for CopyWatch {
 }
 
 impl CopyWatch {
-    /// Makes one for what the source says and one for what the sink says.
-    pub fn pair(observer: Arc<dyn CopyObserver>) -> (Self, Self) {
+    /// Makes one for what the source says, which was asked for certain roots, and one for what the sink says.
+    pub fn pair(observer: Arc<dyn CopyObserver>, roots: Roots) -> (Self, Self) {
         let seen = Seen { tally: Tally::new(observer), totals: None, source_problems: 0, fatal: None };
         let seen = Arc::new(Mutex::new(seen));
-        let watch = |from| Self { from, seen: seen.clone(), head: vec![], payload: vec![], frame: None };
-        (watch(CopyRole::Source), watch(CopyRole::Sink))
+        let watch = |from, guard| {
+            let seen = seen.clone();
+            Self { from, seen, head: vec![], payload: vec![], frame: None, guard }
+        };
+        (watch(CopyRole::Source, Some(RootGuard::new(roots))), watch(CopyRole::Sink, None))
     }
 
     /// Looks at the next bytes of its direction.
     ///
     /// # Errors
-    /// When they are no copy's.
+    /// When they are no copy's, or announce what the source was not asked for: then they are not to be passed on.
     pub fn see(&mut self, mut bytes: &[u8]) -> Result<(), CopyError> {
         loop {
             let Some((kind, left)) = self.frame else {
@@ -76,6 +82,9 @@ impl CopyWatch {
             self.frame = None;
             if !is_data(kind) {
                 let frame = decode_payload(kind, &self.payload).map_err(CopyError::Malformed)?;
+                if let Some(guard) = &mut self.guard {
+                    guard.see(&frame)?;
+                }
                 note(&self.seen, self.from, &frame);
             } else if let Ok(mut seen) = self.seen.lock() {
                 let progress = &mut seen.tally.progress;
@@ -111,10 +120,14 @@ fn note(seen: &Mutex<Seen>, from: CopyRole, frame: &Frame<'_>) {
     match (from, frame) {
         (CopyRole::Source, Frame::File { name, meta }) => {
             seen.tally.progress.named_files += 1;
-            seen.tally.progress.named_bytes += meta.size;
+            let progress = &mut seen.tally.progress;
+            progress.named_bytes = progress.named_bytes.saturating_add(meta.size);
             seen.tally.tell(|| Some(String::from_utf8_lossy(name).into_owned()));
         }
-        (CopyRole::Source, Frame::Begin { offset, .. }) => seen.tally.progress.done_bytes += offset,
+        (CopyRole::Source, Frame::Begin { offset, .. }) => {
+            let progress = &mut seen.tally.progress;
+            progress.done_bytes = progress.done_bytes.saturating_add(*offset);
+        }
         (CopyRole::Source, Frame::End { .. } | Frame::Same { .. }) | (CopyRole::Sink, Frame::Have { .. }) => {
             seen.tally.progress.done_files += 1;
         }

@@ -15,7 +15,7 @@ use malai_model::wire::copy::{CopyRole, Frame, MAX_BLOCK, encode};
 use super::room::enter;
 use super::*;
 use crate::exec::copy::{
-    Compare, CopyError, Extraneous, Links, SinkRequest, SourceRequest, run_sink, run_source,
+    Compare, CopyError, Extraneous, Links, PathLinks, SinkRequest, SourceRequest, run_sink, run_source,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -352,8 +352,14 @@ fn copy_with_lanes(far: Far, count: u8) -> Result<u64, CopyError> {
     let (from, to) = (files.path().join("from"), files.path().join("to"));
     let bytes: Vec<u8> = (0..9_000_000_u64).flat_map(|n| n.to_le_bytes()).take(20_000_000).collect();
     std::fs::write(&from, &bytes).expect("writes");
-    let source = SourceRequest { roots: vec![from], links: Links::Keep };
-    let sink = SinkRequest { destination: to.clone(), extraneous: Extraneous::Keep, compare: Compare::Times };
+    let source = SourceRequest { roots: vec![from], links: Links::Keep, path_links: PathLinks::Follow };
+    let sink = SinkRequest {
+        destination: to.clone(),
+        extraneous: Extraneous::Keep,
+        compare: Compare::Times,
+        roots: None,
+        path_links: PathLinks::Follow,
+    };
     let (to_sink, from_source) = pipe().expect("makes a pipe");
     let (to_source, from_sink) = pipe().expect("makes a pipe");
     let opened = Arc::new(AtomicU64::new(0));

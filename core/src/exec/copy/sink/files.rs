@@ -16,7 +16,8 @@ impl<R: Read, W: Write> Sink<R, W> {
         let id = self.next_id;
         self.next_id += 1;
         self.tally.progress.named_files += 1;
-        self.tally.progress.named_bytes += meta.size;
+        let progress = &mut self.tally.progress;
+        progress.named_bytes = progress.named_bytes.saturating_add(meta.size);
         if self.wanted.files.len() > MAX_UNANSWERED {
             return Err(CopyError::OutOfTurn("it names files and sends none"));
         }
@@ -55,7 +56,8 @@ impl<R: Read, W: Write> Sink<R, W> {
 
     pub(super) fn have(&mut self, id: u64, meta: &FileMeta) -> Result<(), CopyError> {
         self.tally.progress.done_files += 1;
-        self.tally.progress.done_bytes += meta.size;
+        let progress = &mut self.tally.progress;
+        progress.done_bytes = progress.done_bytes.saturating_add(meta.size);
         self.tally.tell(|| None);
         self.output.send(&Frame::Have { id })
     }
@@ -237,7 +239,8 @@ impl<R: Read, W: Write> Sink<R, W> {
         }
         self.totals.skipped += 1;
         self.tally.progress.done_files += 1;
-        self.tally.progress.done_bytes += meta.size;
+        let progress = &mut self.tally.progress;
+        progress.done_bytes = progress.done_bytes.saturating_add(meta.size);
         self.release(folder)
     }
 }

@@ -207,6 +207,95 @@ fn a_name_that_is_the_part_of_another_is_refused_and_a_name_twice_is_written_twi
     assert_eq!(listing(&target).len(), 1);
 }
 
+#[test]
+fn a_source_that_sends_what_nobody_asked_for_is_ended_before_anything_is_written() {
+    let dir = temp();
+    let target = dir.path().join("home");
+    fs::create_dir(&target).expect("makes");
+    write(target.join("kept"), "mine");
+    let asked = || Some(Roots::of(&["notes.txt".into()]));
+    let sink = |list: &[Frame<'_>], extraneous| {
+        let (to_sink, mut from_source) = pipe_pair();
+        let (mut to_source, from_sink) = pipe_pair();
+        let drain = thread::spawn(move || std::io::copy(&mut to_source, &mut std::io::sink()));
+        let bytes = frames(list);
+        let feed = thread::spawn(move || from_source.write_all(&bytes));
+        let request = SinkRequest { roots: asked(), extraneous, ..into(&target) };
+        let outcome = run_sink(to_sink, from_sink, request, Arc::new(()));
+        drain.join().expect("no panic").expect("drains");
+        _ = feed.join().expect("no panic");
+        code(outcome.map(|(totals, _)| totals))
+    };
+    let (digest, bytes) = data(b"evil");
+    let other = [
+        Frame::File { name: b".bashrc", meta: meta(4) },
+        Frame::Begin { id: 0, offset: 0, meta: meta(4) },
+        Frame::Data { digest: &digest, bytes },
+        Frame::End { end: FileEnd::Whole },
+        Frame::Done { problems: 0 },
+    ];
+    assert_eq!(sink(&other, Extraneous::Keep), "copy.outside");
+    let link = [Frame::Link { name: b"notes.txt", target: b"/etc/passwd", mtime: TIME }];
+    assert_eq!(sink(&link, Extraneous::Keep), "copy.outside");
+    // All that is there would be deleted.
+    let everything = [
+        Frame::Dir { name: b"", mode: 0o755, mtime: TIME },
+        Frame::Leave { complete: true },
+        Frame::Done { problems: 0 },
+    ];
+    assert_eq!(sink(&everything, Extraneous::Delete), "copy.outside");
+    assert_eq!(listing(&target).len(), 1);
+
+    // The same between two machines: it is not passed on.
+    let (mut source, _sink) = CopyWatch::pair(Arc::new(()), asked().expect("some"));
+    let hello = frames(&[]);
+    source.see(&hello).expect("is a greeting");
+    let mut bytes = Vec::new();
+    encode(&other[0], &mut bytes);
+    let (first, rest) = bytes.split_at(3);
+    source.see(first).expect("says nothing yet");
+    assert_eq!(source.see(rest).expect_err("was not asked for").code().to_string(), "copy.outside");
+}
+
+#[test]
+fn where_paths_are_restricted_a_link_leads_nowhere() {
+    let dir = temp();
+    let (site, outside) = (dir.path().join("site"), dir.path().join("outside"));
+    fs::create_dir_all(outside.join("deep")).expect("makes");
+    fs::create_dir(&site).expect("makes");
+    write(outside.join("secret"), "of others");
+    symlink(&outside, site.join("way")).expect("links");
+    symlink(outside.join("secret"), site.join("file")).expect("links");
+    symlink(dir.path(), dir.path().join("round")).expect("links");
+    let source = dir.path().join("new");
+    write(&source, "new");
+    let refuse = PathLinks::Refuse;
+    for path in
+        ["way", "way/", "way/new", "way/deep", "way/made/", "file", "../round/site/x", "../round/site/"]
+    {
+        let sink = SinkRequest { path_links: refuse, ..into(site.join(path)) };
+        let error = try_copy(from([&source]), sink).expect_err("is refused");
+        assert_eq!(error.code().to_string(), "copy.storage", "{path}");
+    }
+    for path in ["way", "way/.", "way/secret", "file", "../round/site"] {
+        let request = SourceRequest { path_links: refuse, ..from([site.join(path)]) };
+        let copied = copy(request, into(dir.path().join("got/")));
+        assert_eq!((copied.source_problems, copied.totals.files), (1, 0), "{path}");
+        assert!(copied.heard[0].contains("a symbolic link lies in the path"), "{:?}", copied.heard);
+    }
+    assert_eq!(listing(&outside).len(), 2, "nothing was written there");
+    // What needs no link goes, down and up; without a restriction a link is followed as ever.
+    for path in ["", "sub/", "sub/renamed"] {
+        copy(from([&source]), SinkRequest { path_links: refuse, ..into(site.join(path)) }).clean();
+    }
+    copy(SourceRequest { path_links: refuse, ..from([site.join("sub")]) }, into(dir.path().join("got/")))
+        .clean();
+    copy(SourceRequest { path_links: refuse, ..from([site.join("new")]) }, into(dir.path().join("got/")))
+        .clean();
+    copy(from([&source]), into(site.join("way/new"))).clean();
+    assert_eq!(fs::read(outside.join("new")).expect("is there"), b"new");
+}
+
 /// A source whose sink says these things after its greeting.
 fn answer(root: &Path, list: &[Frame<'_>]) -> String {
     let (to_sink, from_source) = pipe_pair();

@@ -53,11 +53,21 @@ impl Copied {
 }
 
 fn into(destination: impl Into<PathBuf>) -> SinkRequest {
-    SinkRequest { destination: destination.into(), extraneous: Extraneous::Keep, compare: Compare::Times }
+    SinkRequest {
+        destination: destination.into(),
+        extraneous: Extraneous::Keep,
+        compare: Compare::Times,
+        roots: None,
+        path_links: PathLinks::Follow,
+    }
 }
 
 fn from<P: Into<PathBuf>>(roots: impl IntoIterator<Item = P>) -> SourceRequest {
-    SourceRequest { roots: roots.into_iter().map(Into::into).collect(), links: Links::Keep }
+    SourceRequest {
+        roots: roots.into_iter().map(Into::into).collect(),
+        links: Links::Keep,
+        path_links: PathLinks::Follow,
+    }
 }
 
 fn copy(source: SourceRequest, sink: SinkRequest) -> Copied {

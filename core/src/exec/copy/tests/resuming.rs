@@ -73,7 +73,7 @@ fn two_copies_at_once_do_not_write_one_file() {
     let (source, target) = (dir.path().join("f"), dir.path().join("dst"));
     write(&source, "f");
     fs::create_dir(&target).expect("makes");
-    let folder = at::open_dir_path(&target).expect("opens");
+    let folder = at::open_dir_path(&target, PathLinks::Follow).expect("opens");
     let mut held = part::Part::begin(&folder, "f".as_ref()).expect("begins");
     let also = part::Part::begin(&folder, "f".as_ref()).expect("there is a second name");
     let copied = copy(from([&source]), into(&target));
@@ -96,7 +96,7 @@ fn what_a_copy_has_that_still_holds_its_file_is_used_by_the_next() {
     let bytes = numbered(4 * MIB + 3);
     write(&source, &bytes);
     fs::create_dir(&target).expect("makes");
-    let folder = at::open_dir_path(&target).expect("opens");
+    let folder = at::open_dir_path(&target, PathLinks::Follow).expect("opens");
     let mut held = part::Part::begin(&folder, "big".as_ref()).expect("begins");
     held.write(&bytes[..3 * MIB + 5]).expect("writes");
     let totals = copy(from([&source]), into(&target)).clean();
