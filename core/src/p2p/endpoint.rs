@@ -77,8 +77,7 @@ impl Endpoint {
     /// Binds an endpoint. Its tasks belong to the scope; when that stops, it accepts nothing more.
     ///
     /// # Errors
-    /// [`P2pError::Bind`] if the address cannot be had, [`P2pError::RuntimeDir`] if the runtime directory is
-    /// not safe.
+    /// [`P2pError::Bind`] if the address cannot be had.
     pub async fn bind(
         options: EndpointOptions,
         transport: Transport,
@@ -90,7 +89,7 @@ impl Endpoint {
         let counters = Arc::new(Counters::default());
         let (accepted, incoming) = mpsc::channel(ACCEPT_BACKLOG);
         let rendezvous = match (&network.runtime_dir, network.discovery.local) {
-            (Some(dir), true) => Some(Rendezvous::open(dir)?),
+            (Some(dir), true) => usable(Rendezvous::open(dir)),
             _ => None,
         };
         let serves = serve.is_some();
@@ -122,8 +121,8 @@ impl Endpoint {
             scope,
         };
         if let (Some(rendezvous), true, Kind::Quic(_)) = (&endpoint.rendezvous, serves, &endpoint.kind) {
-            let ticket = rendezvous.publish(&id, &endpoint.addresses())?;
-            *endpoint.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
+            let ticket = usable(rendezvous.publish(&id, &endpoint.addresses()));
+            *endpoint.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
         }
         Ok(endpoint)
     }
@@ -366,6 +365,12 @@ fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfi
             .build();
     }
     builder.max_concurrent_bidi_streams(MAX_STREAMS.into()).receive_window(RECEIVE_WINDOW.into()).build()
+}
+
+/// Finding each other on this machine is a convenience: whoever can make a directory in `/tmp` before a daemon starts shall
+/// not keep it from serving.
+fn usable<T>(local: Result<T, P2pError>) -> Option<T> {
+    local.inspect_err(|error| tracing::warn!(%error, "processes of this machine do not find this one")).ok()
 }
 
 fn bind_failure(address: SocketAddr, source: impl std::error::Error + Send + Sync + 'static) -> P2pError {

@@ -17,8 +17,8 @@ const MOST_OF_A_PEER: usize = 1024;
 /// For how long a name is remembered that a peer was told to be unknown: longer than its request can have been under way
 /// on a connection that it took for lost.
 const DISOWNED_FOR: Duration = Duration::from_secs(60);
-/// How many such names are remembered of one peer.
-const MOST_DISOWNED: usize = 64;
+/// How many such names are remembered of one peer: as many as it may have been under way with.
+const MOST_DISOWNED: usize = MOST_OF_A_PEER;
 
 /// The streams that are kept, by who opened them and what that peer calls them: nobody else can name them.
 ///

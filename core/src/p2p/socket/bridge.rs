@@ -12,6 +12,7 @@ use crate::p2p::error::{P2pError, stream_code};
 use crate::p2p::raw::{RawEnd, RawRecv, RawSend};
 use crate::p2p::stream::Stream;
 use crate::task::Scope;
+use crate::timeouts;
 
 /// What is read at once.
 const BLOCK: usize = 256 * 1024;
@@ -121,12 +122,15 @@ pub async fn bridge(
             None => {
                 // What can go on does so over another connection of the process; the rest ends.
                 to_peer.reset(stream_code::MOVED);
-                from_peer.stop(stream_code::MOVED);
                 if let RawSend::Socket(send) = &mut to_process {
                     let reason = "the daemon of this device stops".to_owned();
                     let code = malai_model::code::ErrorCode::PeerLost;
                     send.lose(Loss { code, reason, resumable: true });
                 }
+                // Whoever cancels closes the connection next, and that overtakes what is still to be sent: then the peer
+                // would take it for a hang-up. A peer that puts the stream down ends its own direction.
+                _ = tokio::time::timeout(timeouts::LAST_WORD, discard(&mut from_peer)).await;
+                from_peer.stop(stream_code::MOVED);
                 BridgeEnd::Cancelled
             }
         }
@@ -147,6 +151,14 @@ fn reason_of(error: &P2pError) -> String {
     match error {
         P2pError::Lost { reason } => reason.clone(),
         other => other.to_string(),
+    }
+}
+
+/// Throws away what comes until nothing does any more.
+async fn discard(from: &mut RawRecv) {
+    let mut buffer = BytesMut::with_capacity(FIRST_BLOCK);
+    while let Ok(1..) = std::future::poll_fn(|cx| from.poll_read(cx, &mut buffer)).await {
+        buffer.clear();
     }
 }
 
