@@ -31,6 +31,8 @@ const SWEEP_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 const LISTED_AT_ONCE: usize = 32 * 1024;
 /// How long the words of a listed program may be, in bytes.
 const LISTED_WORDS: usize = 4 * 1024;
+/// How many sessions of a peer whose program has ended are kept, beyond those that may run.
+const ENDED_KEPT: usize = 64;
 /// The signal that ends what does not heed another, where the end of a session is not told.
 const SIGKILL: u8 = 9;
 
@@ -495,6 +497,15 @@ impl Node {
         }
         // Which have ended they alone know, so they are asked only where it matters.
         let ended = ended(sessions).await;
+        let mut own = sessions.records();
+        own.retain(|record| record.owner == peer && ended.contains(&record.session));
+        own.sort_by_key(|record| record.started);
+        // Each that ended keeps a process and its screen for a while: the newest are those that somebody may come back to.
+        for record in own.iter().rev().skip(ENDED_KEPT) {
+            if let Err(error) = sessions.end(record, EndReason::Asked).await {
+                tracing::warn!(session = %record.session, %error, "what is left of a session could not be cleared away");
+            }
+        }
         self.try_reserve(sessions, peer, &ended).ok_or_else(|| WireError {
             code: ErrorCode::LimitReached,
             message: "start another session: there are as many as may be".to_owned(),
@@ -516,8 +527,8 @@ impl Node {
         let records = sessions.records();
         let has_room = |records: &[&SessionRecord], starting: usize, limit: u32| {
             let running = records.iter().filter(|record| !ended.contains(&record.session)).count();
-            // Each that ended keeps a process for a while.
-            starting + running < limit as usize && starting + records.len() < 2 * limit as usize
+            let limit = limit as usize;
+            starting + running < limit && starting + records.len() < limit + ENDED_KEPT.max(limit / 4)
         };
         let all: Vec<_> = records.iter().collect();
         let own: Vec<_> = records.iter().filter(|record| record.owner == peer).collect();

@@ -124,6 +124,9 @@ pub enum Link {
     },
 }
 
+/// How many sessions a machine may say that there are: many more than it lets anybody have.
+const MOST_LISTED: usize = 8192;
+
 /// What a client is at its session.
 struct Place {
     client: ResumeToken,
@@ -156,7 +159,7 @@ impl SessionClient {
         Ok(Self::start(stream, &attached, place, redial, scope))
     }
 
-    /// Attaches to a session of one's own; `session` absent: to the only one that nobody is attached to.
+    /// Attaches to a session of one's own; `session` absent: to the only one that nobody is attached to, or the only one.
     ///
     /// # Errors
     /// When there is no such session, or it may not be attached to any more.
@@ -230,6 +233,9 @@ impl SessionClient {
             all.extend(sessions);
             if !more {
                 return Ok(all);
+            }
+            if all.len() > MOST_LISTED {
+                return Err(AttachError::OutOfTurn("more sessions than a machine has"));
             }
             let next = tokio::time::timeout(timeouts::REPLY, receiver.message::<Notice>()).await;
             notice = next

@@ -10,7 +10,7 @@ use crate::terminal::error::{SessionError, UnknownSession};
 use crate::terminal::record::SessionRecord;
 
 impl Sessions {
-    /// Finds a session of an owner; without a name, the only one that nobody is attached to.
+    /// Finds a session of an owner; without a name, the only one that nobody is attached to, or the only one.
     ///
     /// # Errors
     /// [`SessionError::Unknown`], the same for one that is not there and for another's.
@@ -25,17 +25,20 @@ impl Sessions {
             let unknown = || SessionError::Unknown(UnknownSession::Named(session.clone()));
             return own().find(|record| record.session == *session).ok_or_else(unknown);
         }
-        let mut free = Vec::new();
-        for (record, info) in self.infos(own().collect()).await {
-            if info.is_some_and(|info| !info.attached) {
-                free.push(record);
-            }
+        let infos = self.infos(own().collect()).await;
+        let here = infos.into_iter().filter_map(|(record, info)| Some((record, info?.attached)));
+        let (taken, free): (Vec<_>, Vec<_>) = here.partition(|(_, attached)| *attached);
+        match (free.len(), taken.len()) {
+            (1, _) => free,
+            // A client that was killed counts as attached until its connection is given up.
+            (0, 1) => taken,
+            (0, _) => return Err(SessionError::Unknown(UnknownSession::None)),
+            (several, _) => return Err(SessionError::Unknown(UnknownSession::Several(several))),
         }
-        match free.len() {
-            1 => Ok(free.remove(0)),
-            0 => Err(SessionError::Unknown(UnknownSession::None)),
-            several => Err(SessionError::Unknown(UnknownSession::Several(several))),
-        }
+        .into_iter()
+        .next()
+        .map(|(record, _)| record)
+        .ok_or(SessionError::Unknown(UnknownSession::None))
     }
 
     /// How the sessions of an owner are, oldest first. One that does not answer is told of as its record has it.

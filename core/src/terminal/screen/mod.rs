@@ -30,7 +30,7 @@ const MAX_HISTORY: usize = 2_000;
 /// The most cells in them: of wide lines fewer are kept.
 const MAX_HISTORY_CELLS: usize = 80_000;
 /// The most cells of a screen.
-const MAX_CELLS: usize = 1_000_000;
+const MAX_CELLS: usize = 256_000;
 /// The most columns and rows.
 const MAX_SIDE: u16 = 10_000;
 /// The emulator needs room for a wide character.
@@ -126,7 +126,7 @@ impl Dimensions for Size {
     }
 }
 
-/// Cuts a size to what a session bears: columns and rows from 1 to 10,000, and at most a million cells.
+/// Cuts a size to what a session bears: columns and rows from 1 to 10,000, and at most 256,000 cells.
 pub(super) fn clamp(window: WindowSize) -> WindowSize {
     let columns = window.columns.clamp(1, MAX_SIDE);
     let most_rows = u16::try_from(MAX_CELLS / usize::from(columns)).unwrap_or(MAX_SIDE);
