@@ -1,11 +1,11 @@
-//! Daemons that are asked to end while shells are attached.
+//! Daemons that end, asked to or killed, while shells are attached.
 
 use std::time::{Duration, Instant};
 
 use malai_testkit::{Signal, await_until};
 
-use crate::shells::{ask, shell};
-use crate::{SOON, net, open_cluster};
+use crate::shells::{ask, sessions, shell};
+use crate::{SOON, Way, net, open_cluster};
 
 #[test]
 fn an_attached_shell_is_served_while_a_command_holds_the_drain_and_comes_back_after_it() {
@@ -56,4 +56,27 @@ fn no_daemon_takes_longer_to_end_for_an_attached_shell() {
     }
     terminal.type_text("exit 6\r");
     assert_eq!(terminal.wait(), 6);
+}
+
+#[test]
+fn an_attached_shell_goes_on_when_the_daemon_of_its_own_device_is_killed() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    Way::ThroughDaemon.assert(cluster.home("laptop"));
+    let mut terminal = shell(cluster.home("laptop"));
+    terminal.type_text("mine=kept\r");
+    ask(&terminal, 1);
+    for round in 2..4 {
+        cluster.member("laptop").daemon.take().expect("runs").kill();
+        terminal.type_text(format!("echo $mine-$(({round}+0))\r"));
+        cluster.member("laptop").start();
+        let screen =
+            terminal.wait_within(SOON * 2, "the answer, and no word of a lost connection", |screen| {
+                screen.shows(&format!("kept-{round}")) && !screen.shows("is lost")
+            });
+        assert_eq!(screen.text().matches(&format!("kept-{round}")).count(), 1, "{screen:?}");
+    }
+    assert_eq!(sessions(cluster.home("laptop")).len(), 1);
+    terminal.type_text("exit 8\r");
+    assert_eq!(terminal.wait(), 8);
 }

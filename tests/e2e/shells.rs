@@ -1,5 +1,7 @@
 //! Shells and programs under a terminal, on real terminals: tests look at the screen, as a person would.
 
+use std::time::Duration;
+
 use malai_testkit::{Cluster, Signal, Terminal, TestHome, TestUser, await_until};
 
 use crate::{SOON, net, not_run, open_cluster, scaled};
@@ -118,6 +120,11 @@ fn control_c_reaches_the_remote_program_and_not_malai() {
     assert_eq!(terminal.wait(), 128 + 3);
 }
 
+/// How long nothing is taken, where that is the subject.
+fn still() -> Duration {
+    Duration::from_secs(if std::env::var_os("MALAI_E2E_FULL").is_some() { 60 } else { 0 })
+}
+
 #[test]
 fn control_s_stops_the_output_until_control_q_and_harms_nothing_else() {
     let net = net();
@@ -130,9 +137,10 @@ fn control_s_stops_the_output_until_control_q_and_harms_nothing_else() {
     // It stops as soon as that is heard: from then on nothing comes.
     let mut last = terminal.total();
     await_until("the output to stop", SOON, || {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         std::mem::replace(&mut last, terminal.total()) == terminal.total()
     });
+    std::thread::sleep(still());
     assert_eq!(laptop.malai(["web01.company", "echo", "meanwhile"]).ok().text(), "meanwhile");
     let stopped = terminal.total();
     assert_eq!(stopped, last);
@@ -149,6 +157,7 @@ fn a_terminal_that_is_frozen_loses_no_byte_and_harms_nothing_else() {
     let script = format!("head -c {count} /dev/zero | tr '\\0' x");
     let mut terminal = laptop.terminal(["-t", "web01.company", "sh", "-c", &script]).spawn();
     terminal.hold(true);
+    std::thread::sleep(still());
     assert_eq!(laptop.malai(["web01.company", "echo", "meanwhile"]).ok().text(), "meanwhile");
     terminal.hold(false);
     assert_eq!(terminal.wait(), 0);
@@ -193,11 +202,60 @@ fn bytes_that_are_typed_arrive_whole_and_in_utf_8() {
 fn colours_reach_the_terminal_as_they_are() {
     let net = net();
     let cluster = open_cluster(&net);
-    let script = r"printf '\033[38;2;1;2;3mtrue\033[38;5;200mcolour\033[0m\n'; sleep 0.1";
-    let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "sh", "-c", script]).spawn();
-    assert_eq!(terminal.wait(), 0);
-    assert!(terminal.screen().shows("truecolour"));
-    assert!(terminal.count_of(0x1b) >= 3);
+    let laptop = cluster.home("laptop");
+    let script =
+        r"echo ready; read x; printf '\033[38;2;1;2;3mtrue\033[38;5;200mcolour\033[0m\n'; read x; exit $x";
+    let terminal = laptop.terminal(["-t", "web01.company", "sh", "-c", script]).spawn();
+    terminal.wait_for_line("ready");
+    terminal.type_text("\r");
+    terminal.wait_for_line("truecolour");
+    assert!(terminal.has_come("\x1b[38;2;1;2;3mtrue\x1b[38;5;200mcolour\x1b[0m"));
+    terminal.kill();
+    // On a screen that is drawn anew each look is said whole.
+    let mut again = laptop.terminal(["shell", "web01.company", "--attach"]).spawn();
+    again.wait_for_line("truecolour");
+    assert!(again.has_come("\x1b[0;38;2;1;2;3mtrue\x1b[0;38;5;200mcolour\x1b[0m"));
+    again.type_text("4\r");
+    assert_eq!(again.wait(), 4);
+}
+
+#[test]
+fn the_widest_screen_and_the_longest_sequences_harm_nothing_and_what_comes_after_them_is_seen() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    // A title of 3 MB and a sequence of 2 MB, each of them stopped in its middle.
+    let (title, sequence) = (3_000_000, 2_000_000);
+    let script = format!(
+        "some() {{ head -c $1 /dev/zero | tr '\\0' $2; }}; stty -echo; printf '\\033]2;'; some {title} t; read x; \
+         printf '\\007\\033['; some {sequence} 1; read x; printf 'mmarker-%s' $((40+2)); read x; exit $x"
+    );
+    let laptop = cluster.home("laptop").clone();
+    let on = |words: &[&str]| laptop.terminal(words).size(10_000, 20).spawn();
+    let first = on(&["-t", "web01.company", "sh", "-c", &script]);
+    await_until("the title", SOON, || first.count_of(b't') >= title);
+    first.kill();
+    await_until("the client to be gone", SOON, || sessions(&laptop)[0]["attached"] == false);
+    let mut second = on(&["shell", "web01.company", "--attach"]);
+    await_until("a screen to be drawn", SOON, || second.total() > 0);
+    second.type_text("\r");
+    await_until("the sequence", SOON, || second.count_of(b'1') >= sequence);
+    second.type_text("~d");
+    assert_eq!(second.wait(), 0);
+    let third = on(&["shell", "web01.company", "--attach"]);
+    await_until("a screen to be drawn", SOON, || third.total() > 0);
+    third.type_text("\r");
+    third.wait_for_line("marker-42");
+    third.kill();
+    await_until("the client to be gone", SOON, || sessions(&laptop)[0]["attached"] == false);
+    let mut last = on(&["shell", "web01.company", "--attach"]);
+    let screen = last.wait_for_line("marker-42");
+    assert!(screen.title.len() < 10_000, "{} bytes of a title", screen.title.len());
+    assert!(last.total() < 1_000_000, "{} bytes for one screen", last.total());
+    last.type_text("5\r");
+    assert_eq!(last.wait(), 5);
+    for name in ["web01", "laptop"] {
+        assert!(!cluster.member(name).daemon.as_mut().expect("runs").has_ended(), "{name}");
+    }
 }
 
 #[test]

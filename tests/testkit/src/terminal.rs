@@ -1,5 +1,6 @@
 //! A process on a terminal of its own, and what its screen shows.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,6 +23,9 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::Winsize;
 
 use crate::{DEADLINE, TestHome, TestNet, await_until};
+
+/// The most bytes that are kept as they came.
+const LATEST: usize = 64 * 1024;
 
 /// Builds one run of a program on a terminal.
 #[must_use]
@@ -108,7 +112,12 @@ impl TerminalCommand {
 }
 
 fn winsize((columns, lines): (u16, u16)) -> Winsize {
-    Winsize { ws_col: columns, ws_row: lines, ws_xpixel: columns * 8, ws_ypixel: lines * 16 }
+    Winsize {
+        ws_col: columns,
+        ws_row: lines,
+        ws_xpixel: columns.saturating_mul(8),
+        ws_ypixel: lines.saturating_mul(16),
+    }
 }
 
 /// A process on a terminal. Dropping it kills its process group and hangs the terminal up.
@@ -134,6 +143,7 @@ struct State {
     parser: Processor,
     total: u64,
     counts: Box<[u64; 256]>,
+    latest: VecDeque<u8>,
     /// Reading stops while it is held, as in a terminal whose window is frozen.
     held: bool,
 }
@@ -213,6 +223,7 @@ impl Terminal {
             parser: Processor::new(),
             total: 0,
             counts: Box::new([0; 256]),
+            latest: VecDeque::new(),
             held: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -232,9 +243,11 @@ impl Terminal {
                     Ok(_) | Err(_) => return,
                 };
                 let mut state = reading.lock();
-                let State { term, parser, counts, total, .. } = &mut *state;
+                let State { term, parser, counts, latest, total, .. } = &mut *state;
                 parser.advance(term, &block[..count]);
                 block[..count].iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+                latest.extend(&block[..count]);
+                latest.drain(..latest.len().saturating_sub(LATEST));
                 *total += count as u64;
                 drop(state);
                 reading.changed.notify_all();
@@ -280,6 +293,13 @@ impl Terminal {
     /// Returns how often a byte came.
     pub fn count_of(&self, byte: u8) -> u64 {
         self.shared.lock().counts[usize::from(byte)]
+    }
+
+    /// Says whether these very bytes are among the latest 64 KiB that came.
+    pub fn has_come(&self, bytes: impl AsRef<[u8]>) -> bool {
+        let bytes = bytes.as_ref();
+        let mut state = self.shared.lock();
+        state.latest.make_contiguous().windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Returns how many bytes came.
@@ -474,6 +494,7 @@ mod tests {
         let screen = terminal.screen();
         assert_eq!((screen.lines[2].as_str(), screen.cursor), ("   got it", (9, 2)));
         assert_eq!(terminal.count_of(b'g'), 1);
+        assert!(terminal.has_come("\x1b[2J\x1b[3;4Hgot it") && !terminal.has_come("got  it"));
     }
 
     #[test]

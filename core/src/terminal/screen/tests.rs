@@ -238,6 +238,30 @@ fn titles_links_and_marks_are_bounded() {
 }
 
 #[test]
+fn what_has_left_the_screen_is_bounded_in_lines_and_in_cells() {
+    let lines: String = (0..5_000).map(|line| format!("\x1b[3{}mline {line}\r\n", line % 8)).collect();
+    for (columns, most) in [(20, 2_000), (40, 2_000), (80, 1_000), (10_000, 8)] {
+        let mut screen = screen_of(columns, 5, lines.as_bytes());
+        assert_eq!(screen.term.grid().history_size(), most, "{columns} columns");
+        let oldest = format!("line {} ", 5_000 - 4 - most);
+        assert!(text_of(&screen, -(most as i32)).starts_with(&oldest), "{columns}: {oldest}");
+        let drawn = screen.redraw(History::With);
+        assert!(drawn.len() < 100 * (most + 5) + 50_000, "{columns} columns: {} bytes", drawn.len());
+        // Whatever its size becomes, and also where a screen of another size was kept before.
+        for (columns, most) in [(10_000, 8), (80, 1_000), (20, 2_000)] {
+            screen.resize(window(columns, 5));
+            assert!(screen.term.grid().history_size() <= most, "{columns} columns");
+            screen.feed(lines.as_bytes());
+            assert_eq!(screen.term.grid().history_size(), most, "{columns} columns");
+        }
+        // Nothing leaves a full-screen program's screen.
+        screen.feed(b"\x1b[?1049h");
+        screen.feed(lines.as_bytes());
+        assert_eq!(screen.term.grid().history_size(), 0);
+    }
+}
+
+#[test]
 fn tabs_without_stops_cost_no_time() {
     let mut screen = screen_of(10_000, 5, b"\x1b[3g\x1b[9999G");
     let begun = std::time::Instant::now();
