@@ -197,12 +197,7 @@ fn a_copy_that_was_killed_goes_on_where_it_stopped() {
     write(there.join("big"), "what was there");
     let (from, to) = (local(&source), at(&there));
     let running = laptop.command(["cp", &from, &to]).spawn();
-    let part = || {
-        let names = fs::read_dir(&there).expect("lists").filter_map(Result::ok);
-        let mut parts = names.filter(|entry| entry.file_name().to_string_lossy().contains(".malai-part-"));
-        parts.next().and_then(|entry| entry.metadata().ok()).map_or(0, |meta| meta.len())
-    };
-    await_until("a part of the file", SOON, || part() > 4 * MIB);
+    await_until("a part of the file", SOON, || part_in(&there) > 4 * MIB);
     running.signal(Signal::SIGKILL);
     drop(running);
     assert_eq!(fs::read(there.join("big")).expect("is there"), b"what was there");
@@ -210,6 +205,57 @@ fn a_copy_that_was_killed_goes_on_where_it_stopped() {
     let (sent, resumed) = (number(&output, "bytes"), number(&output, "resumed_bytes"));
     assert!(resumed >= 4 * MIB && sent + resumed == size, "{output:?}");
     assert!(fs::read(there.join("big")).expect("is there") == fs::read(&source).expect("is there"));
+}
+
+/// How long what an unfinished copy has written of a file there is.
+fn part_in(folder: &Path) -> u64 {
+    let names = fs::read_dir(folder).expect("lists").filter_map(Result::ok);
+    let mut parts = names.filter(|entry| entry.file_name().to_string_lossy().contains(".malai-part-"));
+    parts.next().and_then(|entry| entry.metadata().ok()).map_or(0, |meta| meta.len())
+}
+
+#[test]
+fn a_download_that_was_killed_goes_on_where_it_stopped() {
+    let net = net();
+    let cluster = open_cluster(&net);
+    let laptop = cluster.home("laptop");
+    let (source, here) = (folder(&net, "src").join("big"), folder(&net, "here"));
+    let size = scaled(1024 * MIB);
+    write(&source, numbered(size));
+    write(here.join("big"), "what was here");
+    let (from, to) = (at(&source), local(&here));
+    let running = laptop.command(["cp", &from, &to]).spawn();
+    await_until("a part of the file", SOON, || part_in(&here) > 4 * MIB);
+    running.kill();
+    assert_eq!(fs::read(here.join("big")).expect("is there"), b"what was here");
+    let output = laptop.command(["--json", "cp", &from, &to]).deadline(LONG).run().ok();
+    let (received, resumed) = (number(&output, "bytes"), number(&output, "resumed_bytes"));
+    assert!(resumed >= 4 * MIB && received + resumed == size, "{output:?}");
+    assert!(fs::read(here.join("big")).expect("is there") == fs::read(&source).expect("is there"));
+    assert_eq!(fs::read_dir(&here).expect("lists").count(), 1, "its part is gone");
+}
+
+#[test]
+fn an_upload_whose_machine_s_daemon_was_killed_goes_on_when_it_is_run_again() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
+    let size = scaled(1024 * MIB);
+    write(&source, numbered(size));
+    let (from, to) = (local(&source), at(&there));
+    let words = ["--json", "cp", &from, &to];
+    let running = cluster.home("laptop").command(words).spawn();
+    await_until("a part of the file", SOON, || part_in(&there) > 4 * MIB);
+    cluster.member("web01").daemon.take().expect("runs").kill();
+    cluster.member("web01").start();
+    let output = running.wait(LONG).exits(255);
+    assert!(output.error_code().is_some(), "{output:?}");
+    assert!(!there.join("big").exists());
+    let output = cluster.home("laptop").command(words).deadline(LONG).run().ok();
+    let (sent, resumed) = (number(&output, "bytes"), number(&output, "resumed_bytes"));
+    assert!(resumed >= 4 * MIB && sent + resumed == size, "{output:?}");
+    assert!(fs::read(there.join("big")).expect("is there") == fs::read(&source).expect("is there"));
+    assert_eq!(fs::read_dir(&there).expect("lists").count(), 1, "its part is gone");
 }
 
 #[test]

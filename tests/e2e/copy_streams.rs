@@ -47,8 +47,9 @@ fn several_streams_are_used_where_the_round_trip_is_long_and_are_faster_at_full_
     let laptop = cluster.home("laptop");
     let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
     // How much faster shows at a size where the slow start is over, in an optimised build, on a machine at rest.
-    let measured = std::env::var_os("MALAI_E2E_FULL").is_some();
-    let size = if measured { 96 * MIB } else { 12 * MIB };
+    let full = std::env::var_os("MALAI_E2E_FULL").is_some();
+    let size = if full { 96 * MIB } else { 12 * MIB };
+    let measured = full && !cfg!(debug_assertions);
     plant(&source, size);
     link.delay(Duration::from_millis(20));
     let mut seconds = Vec::new();
@@ -158,6 +159,43 @@ fn a_stream_that_is_killed_ends_the_copy_with_an_error() {
     assert!(!there.join("big").exists());
     laptop.command(["--json", "cp", "--streams", "2", &from, &to]).deadline(LONG).run().ok();
     assert_eq!(digest(&there.join("big")), digest(&source));
+}
+
+#[test]
+fn a_copy_goes_on_when_the_link_drops_for_a_moment() {
+    let net = net();
+    let Some((cluster, link)) = Cluster::linked(&net) else {
+        return not_run("there is no IPv6 on loopback");
+    };
+    let (source, there) = (folder(&net, "src").join("big"), folder(&net, "there"));
+    plant(&source, usize::try_from(scaled(256)).expect("fits") * MIB);
+    link.delay(Duration::from_millis(20));
+    // One dials by itself, the other goes through its daemon.
+    for (caller, streams) in [("laptop", "1"), ("desk", "4")] {
+        for direction in ["up", "down"] {
+            let name = format!("{direction}-{caller}-{streams}");
+            let (mut from, mut to) = (source.display().to_string(), there.join(&name).display().to_string());
+            let far = if direction == "up" { &mut to } else { &mut from };
+            *far = format!("web01.company:{far}");
+            let words = ["--json", "-vv", "cp", "--streams", streams, &from, &to];
+            let mut running = cluster.home(caller).command(words).deadline(LONG).spawn();
+            await_until("a part of the file", SOON, || {
+                fs::read_dir(&there).expect("lists").flatten().any(|part| {
+                    part.file_name().to_string_lossy().contains(&format!("{name}.malai-part-"))
+                        && part.metadata().is_ok_and(|meta| meta.len() > MIB as u64)
+                })
+            });
+            link.cut();
+            // That nothing passes for so long is the subject.
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(!running.has_ended(), "{name}: it was over before the link dropped");
+            link.mend();
+            let output = running.wait(LONG).ok();
+            assert_eq!(lanes(&output) > 0, streams == "4", "{name}: {output:?}");
+            assert_eq!(digest(&there.join(&name)), digest(&source), "{name}");
+        }
+    }
+    assert_eq!(fs::read_dir(&there).expect("lists").count(), 4, "no part is left");
 }
 
 /// A child of a process that has this word.

@@ -81,6 +81,63 @@ fn a_command_s_own_user_wins_over_the_machine_s_and_root_is_only_where_it_is_wri
 }
 
 #[test]
+fn a_copy_reads_and_writes_as_the_user_whom_its_rule_names() {
+    let Some(user) = TestUser::make() else { return };
+    let net = net();
+    let (_, open) = mark(&net);
+    let rule = format!(
+        "[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\nusername = \"{}\"\n",
+        user.name()
+    );
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &rule);
+    let laptop = cluster.home("laptop");
+    let uid = std::fs::metadata(user.home()).expect("is there").uid();
+    assert_ne!(uid, 0);
+    let source = net.path().join("source");
+    std::fs::create_dir(&source).expect("makes a folder");
+    std::fs::write(source.join("file"), "sent").expect("writes");
+    let from = source.display().to_string();
+    // A path that is relative begins in the home of that user.
+    for (to, made) in [
+        ("web01.company:up", user.home().join("up")),
+        (&format!("web01.company:{open}"), open.clone().into()),
+    ] {
+        laptop.malai(["cp", &from, to]).ok();
+        for path in [&made, &made.join("file")] {
+            assert_eq!(std::fs::metadata(path).expect("is there").uid(), uid, "{}", path.display());
+        }
+        assert_eq!(std::fs::read(made.join("file")).expect("reads"), b"sent");
+    }
+    // What only root may write or read stays root's.
+    let refused = |from: &str, to: &str| {
+        let output = laptop.malai(["cp", from, to]).exits(1);
+        let told = output.stderr_text();
+        assert!(told.contains("Permission denied") && told.lines().count() == 1, "{output:?}");
+    };
+    let file = source.join("file").display().to_string();
+    for mode in [0o700, 0o755] {
+        let closed = net.path().join(format!("closed-{mode:o}"));
+        std::fs::create_dir_all(closed.join("deeper")).expect("makes folders");
+        std::fs::set_permissions(&closed, Permissions::from_mode(mode)).expect("sets its mode");
+        for target in [closed.join("file"), closed.join("deeper/file")] {
+            refused(&file, &format!("web01.company:{}", target.display()));
+        }
+        assert_eq!(std::fs::read_dir(&closed).expect("lists").count(), 1);
+        assert_eq!(std::fs::read_dir(closed.join("deeper")).expect("lists").count(), 0);
+    }
+    let got = net.path().join("got").display().to_string();
+    for secret in [Path::new("/etc/shadow"), &cluster.home("web01").path().join("malai.toml")] {
+        refused(&format!("web01.company:{}", secret.display()), &got);
+        assert!(!Path::new(&got).exists());
+    }
+    // What is the user's own and nobody else's is read.
+    std::fs::set_permissions(user.home().join("up/file"), Permissions::from_mode(0o600))
+        .expect("sets its mode");
+    laptop.malai(["cp", "web01.company:up/file", &got]).ok();
+    assert_eq!(std::fs::read(&got).expect("reads"), b"sent");
+}
+
+#[test]
 fn without_a_user_name_it_is_the_daemon_s_own() {
     if !is_root() {
         return;
