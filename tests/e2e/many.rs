@@ -25,7 +25,7 @@ fn json_lines(output: &Output) -> Vec<Value> {
 }
 
 #[test]
-fn twenty_machines_some_dead_some_unwilling_some_hostile() {
+fn twenty_machines_some_dead_some_unwilling_one_slow_one_hostile() {
     let net = net();
     let mut cluster = fleet(&net, 20);
     // web03 may be asked for another command, and only that.
@@ -40,13 +40,22 @@ fn twenty_machines_some_dead_some_unwilling_some_hostile() {
     for name in ["web07", "web17"] {
         cluster.member(name).daemon.take().expect("runs").kill();
     }
-    // On one machine output that would do harm, in whatever it is shown by; on another a failure.
+    // On one machine output that would do harm, in whatever it is shown by, and a failure; another is slow.
     let script = format!(
-        "if mkdir {} 2>/dev/null; then printf '\\033]0;x\\007\\033[2J\\n\\377\\376\\n'; \
-         head -c 1000000 /dev/zero | tr '\\0' x; printf '\\nno end' >&2; exit 3; fi; echo fine",
-        net.path().join("hostile").display()
+        "if mkdir {0}/hostile 2>/dev/null; then printf '\\033]0;x\\007\\033[2J\\n\\377\\376\\n'; \
+         head -c 1000000 /dev/zero | tr '\\0' x; printf '\\nno end' >&2; exit 3; fi; \
+         if mkdir {0}/slow 2>/dev/null; then while [ ! -e {0}/gate ]; do sleep 0.05; done; echo late; \
+         else echo fine; fi",
+        net.path().display()
     );
-    let output = laptop.malai(["run", "web*.company", "@few.company", "--", "sh", "-c", &script]).exits(1);
+    let words = ["run", "web*.company", "@few.company", "--", "sh", "-c", &script];
+    let running = laptop.command(words).spawn();
+    // Nobody waits for the slow one.
+    await_until("what the others say", SOON, || {
+        String::from_utf8_lossy(&running.stdout_so_far()).matches("| fine\n").count() == 15
+    });
+    std::fs::write(net.path().join("gate"), "").expect("opens the gate");
+    let output = running.wait(SOON).exits(1);
     let shown = String::from_utf8(output.stdout.clone()).expect("what is shown is text");
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "nothing acts on the terminal");
     assert!(
@@ -58,6 +67,7 @@ fn twenty_machines_some_dead_some_unwilling_some_hostile() {
     let longest = shown.lines().map(str::len).max().unwrap_or_default();
     assert!((60_000..70_000).contains(&longest), "a long line is cut: {longest}");
     assert_eq!(shown.matches('x').count() - 1, 1_000_000, "and all of it is there");
+    assert!(shown.lines().last().is_some_and(|line| line.ends_with("| late")), "{output:?}");
     let stderr = output.stderr_text();
     assert!(stderr.lines().any(|line| line.starts_with("web") && line.ends_with(" | no end")), "{stderr}");
     assert!(stderr.contains("web03.company | error: failed to run \"sh\""), "{stderr}");

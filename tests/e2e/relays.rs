@@ -79,6 +79,19 @@ fn is_relayed(home: &TestHome) -> bool {
     reply.unwrap_or_else(|| panic!("{output:?}"))
 }
 
+/// What `malai status` says of the way to web01, in words and in JSON.
+fn status_is_relayed(home: &TestHome) -> (bool, bool) {
+    let shown = home.malai(["status"]).ok();
+    let line = shown.text().lines().find(|line| line.contains("web01.company"));
+    let words: Vec<&str> = line.unwrap_or_else(|| panic!("{shown:?}")).split_whitespace().collect();
+    let (relayed, direct) = (words.contains(&"relayed"), words.contains(&"direct"));
+    assert_ne!(relayed, direct, "{shown:?}");
+    let told = home.malai(["--json", "status"]).ok().json();
+    let mut connections = told["connections"].as_array().expect("is a list").iter();
+    let told = connections.find(|connection| connection["name"] == "web01");
+    (relayed, told.and_then(|told| told["relayed"].as_bool()).expect("says it"))
+}
+
 #[test]
 fn commands_and_shells_go_through_a_relay_where_no_direct_way_is_and_outlive_its_restart() {
     if std::net::UdpSocket::bind("[::1]:0").is_err() {
@@ -95,6 +108,7 @@ fn commands_and_shells_go_through_a_relay_where_no_direct_way_is_and_outlive_its
         let script = format!("head -c {bytes} /dev/zero");
         assert_eq!(home.malai(["web01.company", "sh", "-c", &script]).ok().stdout.len(), bytes);
     }
+    assert_eq!(status_is_relayed(desk), (true, true));
     assert_eq!(desk.malai(["web01.company", "secret"]).ok().text(), "told");
     laptop.malai(["--json", "web01.company", "secret"]).exits(255).fails_with("acl.denied");
     let both = [shell(laptop), shell(desk)];
@@ -120,4 +134,5 @@ fn a_relay_only_helps_to_find_a_machine_that_can_be_reached_directly() {
         assert_eq!(cluster.home(name).malai(["web01.company", "echo", "found"]).ok().text(), "found");
     }
     await_until("the direct way", SOON, || !is_relayed(cluster.home("desk")));
+    await_until("word of it", SOON, || status_is_relayed(cluster.home("desk")) == (false, false));
 }

@@ -37,9 +37,12 @@ fn ansible_pings_and_copies() {
     assert_eq!(rig.read("srv/copied"), b"it's copied\n");
 
     let copy = copy.replace("srv/copied", "srv/denied");
-    let denied = ansible(&rig, &program, rig.guest(), &["-m", "copy", "-a", &copy]);
-    // 4: unreachable, which is what a status of 255 is to it.
-    assert_eq!(denied.code, Some(4), "{denied:?}");
-    assert!(denied.text().contains("not allowed on web01"), "{denied:?}");
+    for words in [&["-m", "ping"][..], &["-m", "copy", "-a", &copy]] {
+        let denied = ansible(&rig, &program, rig.guest(), words);
+        // 4: unreachable, which is what a status of 255 is to it.
+        assert_eq!(denied.code, Some(4), "{denied:?}");
+        assert!(denied.text().contains("not allowed on web01"), "{denied:?}");
+        assert!(!denied.text().contains("pong"), "{denied:?}");
+    }
     assert!(!rig.path("srv/denied").exists());
 }
