@@ -1,4 +1,5 @@
-//! A change that concerns 3 of 200 machines: how many files are sent, and how long until the last is in force.
+//! A change that concerns 3 of 200 machines: how many files are sent, and how long until the last is in force. Then one
+//! command on all of them at once, beside the same on one.
 //!
 //! 200 nodes with homes of their own in one process, over the network in memory.
 //!
@@ -7,7 +8,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use malai_core::api::{self, ApiReply, ApiRequest, ClusterView, JoinClusterRequest, JoinVia};
+use malai_core::api::{
+    self, ApiReply, ApiRequest, Client, ClientOptions, ClusterView, JoinClusterRequest, JoinVia, ManyEvent,
+    ManyRequest, TargetOutcome,
+};
 use malai_core::clock::SystemClock;
 use malai_core::home::{Create, Home};
 use malai_core::identity::MemoryKeyStore;
@@ -20,6 +24,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// How many machines the change concerns.
 const CHANGED: usize = 3;
+/// What runs on all of them at once.
+const PROBE: [&str; 2] = ["sleep", "1"];
 /// Longer than the whole may take, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -32,14 +38,16 @@ fn main() -> Outcome<()> {
 struct Member {
     node: Node,
     home: Home,
+    keys: Arc<MemoryKeyStore>,
 }
 
 impl Member {
     async fn start(root: std::path::PathBuf, network: &memory::Network) -> Outcome<Self> {
         let home = Home::open(root, Create::Yes)?;
+        let keys = Arc::new(MemoryKeyStore::new());
         let options = NodeOptions {
             home: home.clone(),
-            keys: Arc::new(MemoryKeyStore::new()),
+            keys: keys.clone(),
             clock: Arc::new(SystemClock),
             transport: Transport::Memory(network.clone()),
             runtime_dir: None,
@@ -47,7 +55,7 @@ impl Member {
             version: malai_core::VERSION,
             own_program: None,
         };
-        Ok(Self { node: Box::pin(Node::start(options, Mode::Serve)).await?, home })
+        Ok(Self { node: Box::pin(Node::start(options, Mode::Serve)).await?, home, keys })
     }
 
     async fn ask(&self, request: ApiRequest) -> Outcome<ApiReply> {
@@ -121,6 +129,7 @@ async fn run(machines: usize) -> Outcome<()> {
     report(&format!("changed={planned}"));
     report(&format!("sent={sent}"));
     report(&format!("seconds={seconds:.3}"));
+    at_once(&members, &network).await?;
     manager.node.close(Duration::ZERO).await;
     for member in &members {
         member.node.close(Duration::ZERO).await;
@@ -131,6 +140,42 @@ async fn run(machines: usize) -> Outcome<()> {
         );
     }
     Ok(())
+}
+
+/// One command on all machines that m0 may use, and on one.
+async fn at_once(members: &[Member], network: &memory::Network) -> Outcome<()> {
+    let [first, ..] = members else { return Ok(()) };
+    first.node.close(Duration::ZERO).await;
+    let mut options = ClientOptions::new(first.home.root().to_owned());
+    options.keys = Some(first.keys.clone());
+    options.transport = Transport::Memory(network.clone());
+    let client = Client::open(options).await?;
+    let (_, alone) = run_on(&client, "m2.company").await?;
+    let (targets, all) = run_on(&client, "m[1-9]*.company").await?;
+    report(&format!("targets={targets}"));
+    report(&format!("single_seconds={:.3}", alone.as_secs_f64()));
+    report(&format!("all_seconds={:.3}", all.as_secs_f64()));
+    client.close().await;
+    Ok(())
+}
+
+/// How many machines it was, and how long it took.
+async fn run_on(client: &Client, pattern: &str) -> Outcome<(usize, Duration)> {
+    let request = ManyRequest::new(vec![pattern.to_owned()], PROBE.map(str::to_owned).to_vec());
+    let begun = Instant::now();
+    let mut run = client.run_many(request).await?;
+    let mut ended = 0;
+    while let Some(events) = run.next_batch().await {
+        for event in events {
+            if let ManyEvent::Ended { end, .. } = event {
+                if end.outcome != TargetOutcome::Ok {
+                    return Err(format!("a machine: {end:?}").into());
+                }
+                ended += 1;
+            }
+        }
+    }
+    Ok((ended, begun.elapsed()))
 }
 
 /// A machine that has pinned the manager and waits.

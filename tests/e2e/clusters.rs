@@ -48,6 +48,22 @@ fn a_taken_name_gets_a_suffix() {
 }
 
 #[test]
+fn an_invite_can_be_read_from_stdin_where_no_list_of_processes_has_it() {
+    let net = net();
+    let cluster = Cluster::new(&net, &["web01"]);
+    let invite = cluster.invite(&[]);
+    let second = TestHome::new(&net, "second");
+    second
+        .command(["machine", "init", "-", "company", "--name", "web02"])
+        .stdin(format!("{invite}\n"))
+        .run()
+        .ok();
+    assert!(cluster.manager().cluster_toml("company").contains("[machine.web02]"));
+    let nothing = second.command(["machine", "init", "-", "other"]).stdin("").run();
+    assert!(nothing.code == Some(1) || nothing.code == Some(2), "{nothing:?}");
+}
+
+#[test]
 fn two_clusters_live_in_one_home_with_an_identity_each() {
     let net = net();
     let first = Cluster::named(&net, "company", "manager1", &["web01"]);

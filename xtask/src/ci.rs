@@ -130,5 +130,7 @@ fn tests() -> Outcome<Ended> {
         // nextest leaves out the examples in the documentation.
         return passed(cargo().args(["test", "--quiet", "--doc"]).args(all));
     }
-    passed(cargo().args(["test", "--no-fail-fast"]).args(all))
+    // Most tests wait for processes and deadlines more than they compute: so many at once leave no core idle.
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 2;
+    passed(cargo().args(["test", "--no-fail-fast"]).args(all).env("RUST_TEST_THREADS", threads.to_string()))
 }

@@ -271,14 +271,14 @@ pub(crate) enum ClusterCommand {
 pub(crate) enum MachineCommand {
     /// Join a cluster, by an invite or by the manager's id52
     #[command(
-        after_help = "Examples:\n  malai machine init <invite> company --name web01\n  malai machine init <manager-id52> company     then paste what it prints into cluster.toml"
+        after_help = "Examples:\n  malai machine init <invite> company --name web01\n  malai machine init - company < invite         the invite is in no list of processes\n  malai machine init <manager-id52> company     then paste what it prints into cluster.toml"
     )]
     Init(JoinArgs),
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct JoinArgs {
-    /// The invite that the manager gave, or the manager's id52
+    /// The invite that the manager gave, or the manager's id52; `-` reads it from stdin, where no other user sees it
     #[arg(value_name = "INVITE|ID52")]
     pub(crate) via: String,
     /// What this device calls the cluster

@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<String>,
-    /// How many programs may run at once [default: 64]
+    /// How many programs may run at once [default: 128]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) concurrency: Option<u32>,
     /// How long it may run on each machine, such as 30s or 5m; then it is hung up

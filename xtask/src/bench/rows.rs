@@ -93,7 +93,7 @@ pub(super) fn measure(rig: &Rig<'_>) -> Outcome<Vec<Row>> {
     rows.push(warm(rig)?);
     rows.push(resident(idle, rig.resident_mib("web01")?));
     rows.push(size_of_binary(rig)?);
-    rows.push(distribution(rig)?);
+    rows.extend(fleet(rig)?);
     Ok(rows)
 }
 
@@ -209,12 +209,15 @@ fn size_of_binary(rig: &Rig<'_>) -> Outcome<Row> {
     })
 }
 
-fn distribution(rig: &Rig<'_>) -> Outcome<Row> {
+fn fleet(rig: &Rig<'_>) -> Outcome<Vec<Row>> {
     let values = example(rig, "distribute_bench")?;
     let sent = values.as_ref().map(|values| number(values, "sent")).transpose()?;
     let seconds = values.as_ref().map(|values| number(values, "seconds")).transpose()?;
     let came_out = sent.zip(seconds).map(|(sent, seconds)| format!("{sent:.0} files in {seconds:.2} s"));
-    Ok(Row {
+    let of = |key| values.as_ref().map(|values| number(values, key)).transpose();
+    let (targets, single, all) = (of("targets")?, of("single_seconds")?, of("all_seconds")?);
+    let ratio = all.zip(single).map(|(all, single)| all / single);
+    let distribution = Row {
         name: "a change that concerns 3 of 200 simulated machines",
         malai: came_out.clone().unwrap_or_default(),
         beside: "200 nodes in one process".to_owned(),
@@ -222,7 +225,19 @@ fn distribution(rig: &Rig<'_>) -> Outcome<Row> {
         came_out: came_out.unwrap_or_default(),
         met: sent.zip(seconds).map(|(sent, seconds)| sent.round() == 3.0 && seconds <= 2.0),
         limit: "compiling the config once and signing a file for each machine concerned",
-    })
+    };
+    let at_once = Row {
+        name: "`sleep 1` on 200 simulated machines at once",
+        malai: all
+            .zip(targets)
+            .map_or_else(String::new, |(all, targets)| format!("{all:.2} s on {targets:.0}")),
+        beside: single.map_or_else(String::new, |single| format!("{single:.2} s on one")),
+        wanted: "3 times the slowest single one, or less",
+        came_out: ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} times")),
+        met: ratio.map(|ratio| ratio <= 3.0),
+        limit: "how many are asked at once (`--concurrency`), and starting the programs, all on one machine here",
+    };
+    Ok(vec![distribution, at_once])
 }
 
 /// Runs an example of core's, whose stdout is `key=value` lines; `None` if there is no such example.

@@ -53,7 +53,7 @@ pub struct ManyRequest {
 
 impl ManyRequest {
     /// How many programs run at once unless somebody says otherwise.
-    pub const CONCURRENCY: usize = 64;
+    pub const CONCURRENCY: usize = 128;
 
     /// Runs a program's words on targets, with nothing on stdin.
     pub fn new(targets: Vec<String>, words: Vec<String>) -> Self {
