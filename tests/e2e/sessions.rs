@@ -428,3 +428,20 @@ fn a_program_that_nobody_is_attached_to_ends_when_it_was_idle_for_too_long_and_a
     assert!(is_there(&shell));
     laptop.malai(["sessions", "web01.company", "--end", &shell]).ok();
 }
+
+#[test]
+fn a_client_that_was_killed_is_followed_at_once_by_one_that_names_no_session() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    // Without a daemon nobody tells the machine that the client is dead: it counts as attached for a while.
+    cluster.member("laptop").daemon.take().expect("runs").kill();
+    let terminal = shell(cluster.home("laptop"));
+    terminal.type_text("mine=kept\r");
+    ask(&terminal, 1);
+    terminal.kill();
+    let mut again = attach(cluster.home("laptop"), &["--attach"]);
+    again.type_text("echo $mine-$((1+1))\r");
+    again.wait_for_line("kept-2");
+    again.type_text("exit 4\r");
+    assert_eq!(again.wait(), 4);
+}
