@@ -136,3 +136,27 @@ fn a_relay_only_helps_to_find_a_machine_that_can_be_reached_directly() {
     await_until("the direct way", SOON, || !is_relayed(cluster.home("desk")));
     await_until("word of it", SOON, || status_is_relayed(cluster.home("desk")) == (false, false));
 }
+
+#[test]
+fn two_command_lines_share_no_relay_and_a_daemon_that_starts_takes_over_what_ran_without_it() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        return not_run("there is no IPv6 on loopback");
+    }
+    let net = net();
+    let relay = Relay::start();
+    let mut cluster = relay.cluster(&net, true);
+    let first = shell(cluster.home("laptop"));
+    ask(&first, 1);
+    // Whoever was first keeps the relay.
+    let second =
+        cluster.home("laptop").malai(["--connect-timeout", "2s", "web01.company", "true"]).exits(255);
+    assert!(second.stderr_text().contains("malai daemon"), "{second:?}");
+    ask(&first, 2);
+    cluster.member("laptop").start();
+    first.type_text("echo said-$((3+0))\r");
+    first.wait_within(LOST, "the answer", |screen| screen.shows("said-3") && !screen.shows("is lost"));
+    let laptop = cluster.home("laptop");
+    assert_eq!(laptop.malai(["web01.company", "echo", "both"]).ok().text(), "both");
+    assert!(is_relayed(laptop));
+    ask(&first, 4);
+}

@@ -90,9 +90,12 @@ impl Node {
                 let mut network =
                     if serving && !self.has_taken_port() { self.network_options() } else { self.any_port() };
                 if claim.is_none() && !serving {
-                    // On a relay the newest connection of an identity receives everything: whoever was first keeps it.
+                    // On a relay the newest connection of an identity receives everything: whoever was first keeps it, but
+                    // for a daemon, through which the others go on.
                     tracing::debug!(cluster = %loaded.alias, "the identity is in use: dialling over direct paths only");
-                    network.relays = p2p::Relays::None;
+                    if network.relays != p2p::Relays::None {
+                        network.relays = p2p::Relays::InUse;
+                    }
                     network.discovery.dns = false;
                 }
                 let options = EndpointOptions {

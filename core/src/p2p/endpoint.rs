@@ -209,8 +209,10 @@ impl Endpoint {
         let begun = tokio::time::Instant::now();
         let mut found = Candidates::collect(&peer, hints, self.rendezvous.as_ref(), deadline).await;
         // Whoever brings relays of their own has them on both sides, and perhaps no DNS that would say so.
-        if let Relays::Custom(urls) = &self.network.relays {
-            found.add_relays(urls);
+        match &self.network.relays {
+            Relays::Custom(urls) => found.add_relays(urls),
+            Relays::InUse => found.tried.push(IN_USE.to_owned()),
+            Relays::None | Relays::Default => {}
         }
         let Discovery { mdns, dns, .. } = self.network.discovery;
         found.tried.extend(
@@ -314,7 +316,7 @@ fn builder(
     counters: &Arc<Counters>,
 ) -> Result<iroh::endpoint::Builder, P2pError> {
     let relays = match &network.relays {
-        Relays::None => iroh::RelayMode::Disabled,
+        Relays::None | Relays::InUse => iroh::RelayMode::Disabled,
         Relays::Default => iroh::RelayMode::Default,
         Relays::Custom(urls) => {
             let urls: Result<Vec<iroh::RelayUrl>, _> = urls.iter().map(|url| url.parse()).collect();
@@ -366,6 +368,10 @@ fn transport_config(serve: Option<&Serve>) -> iroh::endpoint::QuicTransportConfi
     }
     builder.max_concurrent_bidi_streams(MAX_STREAMS.into()).receive_window(RECEIVE_WINDOW.into()).build()
 }
+
+/// What is said of relays that were not tried.
+const IN_USE: &str =
+    "no relay, since another malai of this device uses it (with `malai daemon` they share it)";
 
 /// Finding each other on this machine is a convenience: whoever can make a directory in `/tmp` before a daemon starts shall
 /// not keep it from serving.

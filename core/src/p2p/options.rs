@@ -71,6 +71,9 @@ pub enum Relays {
     Default,
     /// None.
     None,
+    /// None, since another process of this identity uses them: on a relay the newest connection of an identity receives
+    /// everything.
+    InUse,
     /// These, as URLs.
     Custom(Vec<String>),
 }
