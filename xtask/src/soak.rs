@@ -51,8 +51,28 @@ const RUNS: &[Run] = &[
     Run {
         name: "bytes",
         about: "bytes in both directions between real processes, at full sizes from scale 1 on",
-        tests: &["--test", "e2e", "--", "streams::"],
+        // Not those of `copy_streams::`.
+        tests: &["--test", "e2e", "--", "streams::", "--skip", "copy_streams::"],
         times: 10.0,
+    },
+    Run {
+        name: "links",
+        about: "commands, services, a database and copies over links that are slow and drop, at full sizes from scale 1 on",
+        tests: &["--test", "e2e", "--", "resuming::", "databases::", "copy_streams::"],
+        times: 5.0,
+    },
+    Run {
+        name: "terminals",
+        about: "bulk output, and terminals that take nothing for a minute, at full sizes from scale 1 on",
+        tests: &[
+            "--test",
+            "e2e",
+            "--",
+            "shells::bulk",
+            "shells::control_s",
+            "shells::a_terminal_that_is_frozen",
+        ],
+        times: 5.0,
     },
 ];
 
