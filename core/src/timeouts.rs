@@ -11,7 +11,8 @@ pub const REPLY: Duration = Duration::from_secs(10);
 /// How long a machine may take to start a command: it may have to ask a directory for the user, or wait for a home that
 /// is elsewhere.
 pub const START: Duration = Duration::from_secs(30);
-/// How long a peer that lost its rights has to hear so before its connection is closed.
+/// How long a peer has to hear a last word before its connection is closed: that it lost its rights, or that what runs over
+/// it goes on elsewhere.
 pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long closing an endpoint may take.
 pub const CLOSE: Duration = Duration::from_secs(2);

@@ -44,10 +44,15 @@ fn open_cluster(net: &TestNet) -> Cluster {
     Cluster::with_config(net, &["web01", "laptop"], &[("web01", "allow_from = \"laptop\"")], "")
 }
 
+/// Whether sizes and pauses have their full length.
+fn full() -> bool {
+    std::env::var_os("MALAI_E2E_FULL").is_some()
+}
+
 /// Sizes are an eighth of what is promised, so that a dev build on two cores gets through; `MALAI_E2E_FULL=1` has them
 /// whole.
 fn scaled(full: u64) -> u64 {
-    if std::env::var_os("MALAI_E2E_FULL").is_some() { full } else { full / 8 }
+    if self::full() { full } else { full / 8 }
 }
 
 /// How a command reaches its machine.

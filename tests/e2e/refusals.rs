@@ -135,6 +135,24 @@ fn whoever_may_copy_below_a_folder_makes_no_way_out_of_it_by_a_link() {
 }
 
 #[test]
+fn a_program_learns_whether_a_rule_restricts_its_words_also_in_a_session() {
+    let net = net();
+    let rule =
+        |args: &str| format!("[machine.web01.command.printenv]\nallow_from = \"laptop\"\nargs = {args}\n");
+    let (narrow, wide) = (rule("[\"MALAI_RESTRICTED\"]"), rule("\"any\""));
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &narrow);
+    let laptop = cluster.home("laptop");
+    let words = ["web01.company", "printenv", "MALAI_RESTRICTED"];
+    assert_eq!(laptop.malai(words).ok().text(), "1");
+    let mut terminal = laptop.terminal(["-t"].into_iter().chain(words)).spawn();
+    terminal.wait_for_line("1");
+    assert_eq!(terminal.wait(), 0);
+    cluster.edit(|text| text.replace(&narrow, &wide));
+    await_until("the wider right", SOON, || laptop.malai(words).code == Some(1));
+    assert_eq!(laptop.terminal(["-t"].into_iter().chain(words)).spawn().wait(), 1);
+}
+
+#[test]
 fn a_denial_says_how_to_ask_and_the_reason_stays_on_the_target() {
     let net = net();
     let text = "[machine.web01.command.uname]\nallow_from = \"laptop\"\n";

@@ -12,7 +12,7 @@ use crate::{SOON, net, not_run};
 
 /// Longer than a connection that hears nothing lives, which is 15 s.
 fn away() -> Duration {
-    Duration::from_secs(if std::env::var_os("MALAI_E2E_FULL").is_some() { 30 } else { 20 })
+    Duration::from_secs(if crate::full() { 30 } else { 20 })
 }
 
 #[test]

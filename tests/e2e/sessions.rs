@@ -445,3 +445,24 @@ fn a_client_that_was_killed_is_followed_at_once_by_one_that_names_no_session() {
     again.type_text("exit 4\r");
     assert_eq!(again.wait(), 4);
 }
+
+#[test]
+fn programs_that_ended_take_no_place_of_those_that_run_however_many_they_were() {
+    let net = net();
+    let mut cluster = open_cluster(&net);
+    cluster.member("web01").stop();
+    cluster.home("web01").add_to_malai_toml("[limits]\nsessions_per_peer = 3");
+    cluster.member("web01").start();
+    let laptop = cluster.home("laptop");
+    let start = |program: &[&str]| {
+        let output = laptop.malai(["--detach", "web01.company"].iter().chain(program)).ok();
+        output.text().split_whitespace().next().expect("is a name").to_owned()
+    };
+    let running = start(&["sleep", "1000"]);
+    // More than are kept: the oldest make room, and nobody is told that there is none.
+    let short: Vec<String> = (0..72).map(|_| start(&["true"])).collect();
+    let listed = sessions(laptop);
+    let has = |session: &str| listed.iter().any(|listed| listed["session"] == session);
+    assert!(has(&running) && has(&short[71]) && !has(&short[0]), "{listed:?}");
+    laptop.malai(["sessions", "web01.company", "--end", &running]).ok();
+}

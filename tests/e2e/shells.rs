@@ -122,7 +122,7 @@ fn control_c_reaches_the_remote_program_and_not_malai() {
 
 /// How long nothing is taken, where that is the subject.
 fn still() -> Duration {
-    Duration::from_secs(if std::env::var_os("MALAI_E2E_FULL").is_some() { 60 } else { 0 })
+    Duration::from_secs(if crate::full() { 60 } else { 0 })
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_terminal_that_is_frozen_loses_no_byte_and_harms_nothing_else() {
 fn bulk_output_loses_no_byte() {
     let net = net();
     let cluster = open_cluster(&net);
-    let count = if std::env::var_os("MALAI_E2E_FULL").is_some() { 500_000_000 } else { scaled(80_000_000) };
+    let count = if crate::full() { 500_000_000 } else { scaled(80_000_000) };
     let script = format!("yes | head -c {count}");
     let mut terminal = cluster.home("laptop").terminal(["-t", "web01.company", "sh", "-c", &script]).spawn();
     await_until("every byte", 10 * SOON, || terminal.count_of(b'y') >= count / 2);
@@ -209,12 +209,16 @@ fn colours_reach_the_terminal_as_they_are() {
     terminal.wait_for_line("ready");
     terminal.type_text("\r");
     terminal.wait_for_line("truecolour");
-    assert!(terminal.has_come("\x1b[38;2;1;2;3mtrue\x1b[38;5;200mcolour\x1b[0m"));
+    await_until("the end of the colours", SOON, || {
+        terminal.has_come("\x1b[38;2;1;2;3mtrue\x1b[38;5;200mcolour\x1b[0m")
+    });
     terminal.kill();
     // On a screen that is drawn anew each look is said whole.
     let mut again = laptop.terminal(["shell", "web01.company", "--attach"]).spawn();
     again.wait_for_line("truecolour");
-    assert!(again.has_come("\x1b[0;38;2;1;2;3mtrue\x1b[0;38;5;200mcolour\x1b[0m"));
+    await_until("the end of the colours", SOON, || {
+        again.has_come("\x1b[0;38;2;1;2;3mtrue\x1b[0;38;5;200mcolour\x1b[0m")
+    });
     again.type_text("4\r");
     assert_eq!(again.wait(), 4);
 }

@@ -11,7 +11,7 @@ is lost.
 
 Examples:
   malai web01.company                          open a shell; so does `malai shell web01.company`
-  malai shell web01.company --attach           come back to the one that nobody is attached to
+  malai shell web01.company --attach           come back to the only one, or the only free one
   malai shell web01.company --attach k3fq7aab  come back to this one, wherever it is attached
   malai shell web01.company --watch k3fq7aab   look on, without typing
   malai sessions web01.company                 list them
@@ -51,7 +51,7 @@ impl SessionOptions {
 pub(crate) struct ShellArgs {
     /// The machine
     pub(crate) address: Option<String>,
-    /// Attach to a session; without an id, to the one that nobody is attached to
+    /// Attach to a session; without an id, to the only one that nobody is attached to, or the only one
     #[arg(long, value_name = "ID", num_args = 0..=1, conflicts_with = "watch")]
     pub(crate) attach: Option<Option<String>>,
     /// Look on at a session, without typing

@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_program_learns_that_its_words_are_restricted_and_no_caller_says_so() {
+        let has = |caller: &Caller, sent: &BTreeMap<String, String>| {
+            build_environment(&user(), caller, sent).iter().any(|(name, _)| name == RESTRICTED)
+        };
+        assert!(has(&Caller { restricted: true, ..caller() }, &sent(&[])));
+        assert!(!has(&caller(), &sent(&[(RESTRICTED, "1")])));
+    }
+
+    #[test]
     fn a_caller_without_a_name_has_no_machine_variable() {
         let built = build_environment(&user(), &Caller { machine: None, ..caller() }, &sent(&[]));
         assert!(!built.iter().any(|(name, _)| name == "MALAI_CLIENT_MACHINE"));

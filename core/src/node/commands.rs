@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 #[cfg(all(feature = "host", unix))]
+use malai_model::acl::RunEffect;
+#[cfg(all(feature = "host", unix))]
 use malai_model::audit::Wanted;
 #[cfg(not(all(feature = "host", unix)))]
 use malai_model::code::ErrorCode;
@@ -18,14 +20,12 @@ use malai_model::wire::local::Place;
 
 use super::serve::{Asker, ServeProblem, refuse};
 #[cfg(all(feature = "host", unix))]
-use super::serve::{denied_to_caller, denied_to_owner, loggable, turn_away};
+use super::serve::{denied_to_caller, denied_to_owner, loggable};
 use super::work::Ticket;
 use super::{Member, Node};
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
 use crate::p2p::Stream;
-#[cfg(all(feature = "host", unix))]
-use crate::p2p::stream_code;
 
 impl Node {
     /// Runs a command for a peer, or for this device itself.
@@ -46,11 +46,11 @@ impl Node {
         let argv = request.argv.clone();
         let node = self.clone();
         // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
-        let granted = Arc::new(OnceLock::new());
+        let granted = Arc::new(OnceLock::<RunEffect>::new());
         let first = Arc::clone(&granted);
         ticket.allow_while(Box::new(move |loaded| {
             match (loaded.authorize_run(&peer, &argv, &node.ceilings()), first.get()) {
-                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
+                (Ok(authorized), Some(first)) => first.goes_on_under(authorized.effect()),
                 (decision, None) => decision.is_ok(),
                 (Err(_), _) => false,
             }
@@ -86,7 +86,7 @@ impl Node {
         let (kept, linger) = match self.keep(member, peer, request.resume.clone(), &stream) {
             Ok(kept) => kept,
             Err(late) => {
-                turn_away(stream, stream_code::UNKNOWN);
+                self.refuse_late(member, asker, (Wanted::Command, Some(typed)), stream);
                 return Err(late.into());
             }
         };

@@ -211,7 +211,7 @@ impl Node {
         {
             // Before the network goes: so they are told why.
             self.inner.carried.end();
-            self.inner.carried.gone(crate::timeouts::LAST_WORD).await;
+            self.inner.carried.gone(crate::timeouts::LAST_WORD * 2).await;
         }
         // With its connection a command's caller is lost, and that ends it. Nobody's right was taken away.
         for member in &members {

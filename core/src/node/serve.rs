@@ -226,6 +226,21 @@ impl Node {
         Ok((kept, linger))
     }
 
+    /// Refuses a request that comes after its caller was told that it is not known here.
+    #[cfg(all(feature = "host", unix))]
+    pub(super) fn refuse_late(
+        &self,
+        member: &Member,
+        asker: Asker,
+        wanted: (Wanted, Option<&str>),
+        stream: Stream,
+    ) {
+        let peer = asker.peer;
+        tracing::warn!(cluster = %member.alias(), %peer, "refused a request that its caller had given up");
+        self.record_denial(&member.loaded(), asker, wanted, &"it came late: its caller had given it up");
+        turn_away(stream, stream_code::UNKNOWN);
+    }
+
     /// Refuses a request for which there is no room, or no time.
     pub(super) fn refuse_busy(&self, member: &Member, asker: Asker, stream: Stream) {
         let peer = asker.peer;
@@ -293,7 +308,7 @@ pub(super) enum ServeProblem {
 }
 
 /// Ends both halves with the same code: whichever the peer looks at first says why.
-pub(super) fn turn_away(mut stream: Stream, code: u32) {
+fn turn_away(mut stream: Stream, code: u32) {
     stream.sender.reset(code);
     stream.receiver.stop(code);
 }

@@ -15,16 +15,14 @@ use malai_model::wire::ResumeToken;
 use malai_model::wire::WireError;
 use malai_model::wire::local::{OpenRequest, Place, ServiceView};
 
-use super::serve::{Asker, ServeProblem, refuse};
 #[cfg(all(feature = "host", unix))]
-use super::serve::{denied_to_caller, turn_away};
+use super::serve::denied_to_caller;
+use super::serve::{Asker, ServeProblem, refuse};
 use super::work::Ticket;
 use super::{Member, Node, NodeError};
 use crate::cluster::{ClusterError, LoadedCluster};
 use crate::home::Role;
 use crate::p2p::Stream;
-#[cfg(all(feature = "host", unix))]
-use crate::p2p::stream_code;
 use crate::service::{ServiceConnection, ServiceError};
 #[cfg(all(feature = "host", unix))]
 use crate::service::{ServiceOutcome, serve_service};
@@ -150,7 +148,8 @@ impl Node {
         let (kept, linger) = match self.keep(member, peer, resume, &stream) {
             Ok(kept) => kept,
             Err(late) => {
-                turn_away(stream, stream_code::UNKNOWN);
+                let wanted = (malai_model::audit::Wanted::Service, Some(service.as_str()));
+                self.refuse_late(member, asker, wanted, stream);
                 return Err(late.into());
             }
         };

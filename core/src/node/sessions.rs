@@ -2,7 +2,7 @@
 //!
 //! A session belongs to the identity that started it, in its cluster; for everybody else it does not exist.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::audit::{Begun, record_session_gone};
@@ -17,6 +17,7 @@ use crate::terminal::{
     self, Attending, Audience, EndReason, Opener, SessionAsk, SessionEffect, SessionEnd, SessionGrant,
     SessionJob, SessionOutcome, SessionRecord, Sessions,
 };
+use jiff::Timestamp;
 use malai_model::audit::{Outcome, Wanted};
 use malai_model::code::ErrorCode;
 use malai_model::id::Id52;
@@ -31,7 +32,7 @@ const SWEEP_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 const LISTED_AT_ONCE: usize = 32 * 1024;
 /// How long the words of a listed program may be, in bytes.
 const LISTED_WORDS: usize = 4 * 1024;
-/// How many sessions of a peer whose program has ended are kept, beyond those that may run.
+/// How many sessions whose program has ended are kept beyond those that may run, of a peer and in all.
 const ENDED_KEPT: usize = 64;
 /// The signal that ends what does not heed another, where the end of a session is not told.
 const SIGKILL: u8 = 9;
@@ -492,15 +493,16 @@ impl Node {
     /// Makes room for one more session of a peer. Sessions that nobody is attached to count as any others; those whose
     /// program has ended do not, as long as there are not too many of them, too.
     async fn reserve(&self, sessions: &Sessions, peer: Id52) -> Result<Reserved<'_>, WireError> {
-        if let Some(reserved) = self.try_reserve(sessions, peer, &BTreeSet::new()) {
+        if let Some(reserved) = self.try_reserve(sessions, peer, &BTreeMap::new()) {
             return Ok(reserved);
         }
         // Which have ended they alone know, so they are asked only where it matters.
         let ended = ended(sessions).await;
         let mut own = sessions.records();
-        own.retain(|record| record.owner == peer && ended.contains(&record.session));
-        own.sort_by_key(|record| record.started);
+        own.retain(|record| record.owner == peer && ended.contains_key(&record.session));
+        own.sort_by_key(|record| ended.get(&record.session).copied());
         // Each that ended keeps a process and its screen for a while: the newest are those that somebody may come back to.
+        // Another peer's are not this one's to end.
         for record in own.iter().rev().skip(ENDED_KEPT) {
             if let Err(error) = sessions.end(record, EndReason::Asked).await {
                 tracing::warn!(session = %record.session, %error, "what is left of a session could not be cleared away");
@@ -517,7 +519,7 @@ impl Node {
         &self,
         sessions: &Sessions,
         peer: Id52,
-        ended: &BTreeSet<SessionId>,
+        ended: &BTreeMap<SessionId, Timestamp>,
     ) -> Option<Reserved<'_>> {
         let limits = &self.device().limits;
         let mut opening = self.inner.opening.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -526,7 +528,7 @@ impl Node {
         let in_all = opening.values().sum::<usize>();
         let records = sessions.records();
         let has_room = |records: &[&SessionRecord], starting: usize, limit: u32| {
-            let running = records.iter().filter(|record| !ended.contains(&record.session)).count();
+            let running = records.iter().filter(|record| !ended.contains_key(&record.session)).count();
             let limit = limit as usize;
             starting + running < limit && starting + records.len() < limit + ENDED_KEPT.max(limit / 4)
         };
@@ -540,16 +542,18 @@ impl Node {
     }
 }
 
-/// The sessions whose program has ended.
-async fn ended(sessions: &Sessions) -> BTreeSet<SessionId> {
+/// The sessions whose program has ended, and when they last showed anything.
+async fn ended(sessions: &Sessions) -> BTreeMap<SessionId, Timestamp> {
     let mut owners: Vec<_> =
         sessions.records().into_iter().map(|record| (record.cluster, record.owner)).collect();
     owners.sort();
     owners.dedup();
-    let mut ended = BTreeSet::new();
+    let mut ended = BTreeMap::new();
     for (cluster, owner) in owners {
         let infos = sessions.list(&cluster, &owner).await;
-        ended.extend(infos.into_iter().filter(|info| info.ended.is_some()).map(|info| info.session));
+        ended.extend(
+            infos.into_iter().filter(|info| info.ended.is_some()).map(|info| (info.session, info.active)),
+        );
     }
     ended
 }
@@ -637,8 +641,8 @@ mod tests {
             session: SessionId::from_random([number; 8]),
             argv: vec!["é".repeat(3000), "x".repeat(100_000), "lost".to_owned()],
             user: "root".to_owned(),
-            started: jiff::Timestamp::UNIX_EPOCH,
-            active: jiff::Timestamp::UNIX_EPOCH,
+            started: Timestamp::UNIX_EPOCH,
+            active: Timestamp::UNIX_EPOCH,
             attached: false,
             watchers: 0,
             window: WindowSize::default(),

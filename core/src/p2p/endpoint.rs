@@ -376,7 +376,12 @@ const IN_USE: &str =
 /// Finding each other on this machine is a convenience: whoever can make a directory in `/tmp` before a daemon starts shall
 /// not keep it from serving.
 fn usable<T>(local: Result<T, P2pError>) -> Option<T> {
-    local.inspect_err(|error| tracing::warn!(%error, "processes of this machine do not find this one")).ok()
+    local
+        .inspect_err(|error| {
+            let hint = error.hint().unwrap_or_default();
+            tracing::warn!(%error, hint, "local discovery is left out");
+        })
+        .ok()
 }
 
 fn bind_failure(address: SocketAddr, source: impl std::error::Error + Send + Sync + 'static) -> P2pError {

@@ -146,6 +146,7 @@ impl Drop for Kept {
         let mut all = self.resumables.lock();
         if let Some(of_peer) = all.get_mut(&self.peer) {
             of_peer.kept.remove(&self.token);
+            of_peer.forget();
             if of_peer.kept.is_empty() && of_peer.disowned.is_empty() {
                 all.remove(&self.peer);
             }

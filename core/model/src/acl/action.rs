@@ -73,9 +73,16 @@ pub struct RunEffect {
     pub argv: Vec<String>,
     /// The user to run as; absent: the daemon's own.
     pub username: Option<UserName>,
-    /// Whether the rule says which words the caller may add. A program that takes paths must not let one of them lead
-    /// elsewhere then.
+    /// Whether the caller may add words, and the rule says which. A program that takes paths must not let one of them
+    /// lead elsewhere then.
     pub restricted: bool,
+}
+
+impl RunEffect {
+    /// Whether what began with this effect may go on where the rules would now give that one: a wider right ends nothing.
+    pub fn goes_on_under(&self, now: &Self) -> bool {
+        self.argv == now.argv && self.username == now.username && (self.restricted || !now.restricted)
+    }
 }
 
 impl sealed::Sealed for Run {}
@@ -108,7 +115,7 @@ impl Action for Run {
                     Some(words) => words.iter().chain(more).cloned().collect(),
                     None => self.argv.clone(),
                 };
-                let restricted = command.args != ArgsRule::Any;
+                let restricted = matches!(command.args, ArgsRule::Globs(_));
                 (argv, command.username.as_ref().or(machine.username.as_ref()), restricted)
             }
         };

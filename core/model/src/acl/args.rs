@@ -24,10 +24,14 @@ fn matches(glob: &ArgGlob, word: &str) -> bool {
         return false;
     }
     // No wildcard matches a slash, so the slashes of both sides correspond one to one.
-    let (mut patterns, mut parts) = (pattern.split('/'), word.split('/'));
+    let (mut patterns, mut parts) = (pattern.split('/'), word.split('/').peekable());
     loop {
         match (patterns.next(), parts.next()) {
             (None, None) => return true,
+            (Some(pattern), Some(part)) if pattern == part => {}
+            // `/srv/*/*` is meant to say how deep: `/srv/./x` and `/srv//x` are not as deep as they look.
+            (Some(_), Some("." | "")) if parts.peek().is_some() => return false,
+            (Some(_), Some(".")) if word.contains('/') => return false,
             (Some(pattern), Some(part)) if part_matches(pattern, part) => {}
             _ => return false,
         }
@@ -86,7 +90,7 @@ mod tests {
         assert!(!lets_in("*", "a/b"));
         assert!(!lets_in("a?b", "a/b"));
         assert!(lets_in("/srv/*/*", "/srv/a/b"));
-        assert!(lets_in("*", ""));
+        assert!(lets_in("*", "") && lets_in("*", "."));
         assert!(!lets_in("**", "a/b"));
     }
 
@@ -108,6 +112,12 @@ mod tests {
     fn parent_directories_and_options_match_only_when_written_out() {
         assert!(!lets_in("*", ".."));
         assert!(!lets_in("/srv/*/x", "/srv/../x"));
+        for shallow in ["/srv/./x", "/srv//x", "/srv/x/.", "/srv/./.", "/srv//", "/srv/./"] {
+            assert!(!lets_in("/srv/*/*", shallow), "{shallow}");
+        }
+        assert!(
+            lets_in("/srv/./*", "/srv/./x") && lets_in("/srv/*/*", "/srv/x/") && lets_in("/srv/*", "/srv/.x")
+        );
         assert!(!lets_in("*", "a..b"));
         assert!(!lets_in("*", "-rf"));
         assert!(!lets_in("-*", "-rf"));

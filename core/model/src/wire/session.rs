@@ -143,7 +143,7 @@ pub struct OpenSession {
 /// Attaches to a session of one's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachSession {
-    /// Which; absent: the only one that nobody is attached to.
+    /// Which; absent: the only one that nobody is attached to, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// Whether to type, or only to look.

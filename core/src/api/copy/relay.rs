@@ -29,6 +29,10 @@ pub(super) async fn relay(
     if let Some(outcome) = said.outcome() {
         return Ok(outcome);
     }
+    if let Err(Error::Copy(error @ CopyError::Unasked { .. })) = result {
+        // Whatever else the source says of it.
+        return Err(error.into());
+    }
     if let Some(failure) = said.failure() {
         return Err(failure.into());
     }

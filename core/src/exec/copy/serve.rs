@@ -17,14 +17,16 @@ pub const PROGRAM: &str = "malai-cp";
 
 const GET: &str = "get";
 const PUT: &str = "put";
+/// For whoever writes the words of a rule: no link is followed on the way to a path, whatever the environment says.
+const NO_LINKS: &str = "--no-links";
 const LANE: &str = "--lane";
 
 /// What the program's words ask for. What it may touch stands in these words and nowhere else.
 #[derive(Debug, Clone)]
 pub enum ServeRequest {
-    /// `get [--follow] PATH…`: read and send.
+    /// `get [--follow] [--no-links] PATH…`: read and send.
     Get(SourceRequest),
-    /// `put [--delete] [--checksum] PATH`: receive and write.
+    /// `put [--delete] [--checksum] [--no-links] PATH`: receive and write.
     Put(SinkRequest),
     /// `--lane`: join another one as a further stream of its copy. Not a word that a path could be: a rule that admits it
     /// admits nothing else by it.
@@ -41,17 +43,26 @@ impl ServeRequest {
         let (options, paths): (Vec<_>, Vec<_>) =
             words.iter().skip(1).partition(|word| word.as_bytes().starts_with(b"-"));
         let has = |option: &str| options.iter().any(|word| *word == option);
+        let path_links = if has(NO_LINKS) { PathLinks::Refuse } else { path_links };
         let only = |known: &[&str]| options.iter().all(|word| known.iter().any(|option| *word == option));
         if paths.iter().any(|path| [GET, PUT].iter().any(|verb| *path == verb)) {
             return Err(usage());
         }
         let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
         match words.first().and_then(|word| word.to_str()) {
-            Some(GET) if !paths.is_empty() && only(&["--follow"]) => {
+            Some(GET) if !paths.is_empty() && only(&["--follow", NO_LINKS]) => {
+                if has("--follow") && path_links == PathLinks::Refuse {
+                    return Err(CopyError::Usage {
+                        message: "follow links: your rule restricts paths, and a link could lead anywhere"
+                            .to_owned(),
+                        hint: Some("copy without --follow: links are copied as links".to_owned()),
+                    });
+                }
                 let links = if has("--follow") { Links::Follow } else { Links::Keep };
                 Ok(Self::Get(SourceRequest { roots: paths, links, path_links }))
             }
-            Some(PUT) if only(&["--delete", "--checksum"]) => match <[PathBuf; 1]>::try_from(paths) {
+            Some(PUT) if only(&["--delete", "--checksum", NO_LINKS]) => match <[PathBuf; 1]>::try_from(paths)
+            {
                 Ok([destination]) => Ok(Self::Put(SinkRequest {
                     destination,
                     extraneous: if has("--delete") { Extraneous::Delete } else { Extraneous::Keep },
@@ -151,5 +162,20 @@ mod tests {
         let Ok(ServeRequest::Put(sink)) = parse(&["put", "x"]) else { panic!("is a sink") };
         let Ok(ServeRequest::Get(source)) = parse(&["get", "x"]) else { panic!("is a source") };
         assert_eq!([sink.path_links, source.path_links], [PathLinks::Refuse; 2]);
+        assert!(
+            parse(&["get", "--follow", "x"]).is_err(),
+            "a link below the path leads out of it just as well"
+        );
+    }
+
+    #[test]
+    fn a_rule_can_say_by_a_word_that_no_link_is_followed() {
+        let words = ["put", "--no-links", "x"].map(OsString::from);
+        let Ok(ServeRequest::Put(sink)) = ServeRequest::parse(&words, PathLinks::Follow) else {
+            panic!("is a sink")
+        };
+        assert_eq!(sink.path_links, PathLinks::Refuse);
+        let words = ["get", "--no-links", "--follow", "x"].map(OsString::from);
+        assert!(ServeRequest::parse(&words, PathLinks::Follow).is_err());
     }
 }

@@ -130,7 +130,8 @@ struct Sink<R, W: Write> {
 /// Writes what the source at the other end sends. Returns what it did, and how many problems the source had.
 ///
 /// # Errors
-/// When the destination cannot be used, or the other end goes away, gives up or breaks the protocol.
+/// When the destination cannot be used, or the other end goes away, gives up, breaks the protocol or sends what was not
+/// asked for.
 pub fn run_sink(
     input: impl Read,
     output: impl Write,
@@ -204,9 +205,8 @@ impl Top {
             Err(error) => return Err(error),
         }
         let name = super::walk::root_name(path).ok_or(io::ErrorKind::NotFound)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let shown = path.parent().unwrap_or(Path::new("")).to_owned();
-        let parent = folder(at::open_dir_path(parent, links)?, shown, None, None, false, open);
+        let parent = folder(at::open_dir_path(at::parent_of(path), links)?, shown, None, None, false, open);
         Ok(Self::As { parent, name, used: false })
     }
 }

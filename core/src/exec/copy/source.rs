@@ -34,10 +34,9 @@ pub enum Links {
 }
 
 /// What becomes of symbolic links in the paths that a request names, and at their end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathLinks {
     /// They are followed, as a shell's commands do.
-    #[default]
     Follow,
     /// They are refused: whoever asks may name certain paths alone, and could have made a link there that leads away.
     Refuse,

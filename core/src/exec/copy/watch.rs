@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use malai_model::code::ErrorCode;
+use malai_model::wire::copy::lanes::is_lane_word;
 use malai_model::wire::copy::{
     CopyRole, DIGEST, Frame, HEADER, SinkTotals, decode_head, decode_payload, is_data,
 };
@@ -62,7 +63,13 @@ impl CopyWatch {
                 self.head.extend_from_slice(&bytes[..count]);
                 bytes = &bytes[count..];
                 let Some(head) = self.head.first_chunk::<HEADER>() else { return Ok(()) };
-                self.frame = Some(decode_head(*head).map_err(CopyError::Malformed)?);
+                let (kind, left) = decode_head(*head).map_err(CopyError::Malformed)?;
+                // Such words were taken out on the way here. One that is left would change at the other end what follows
+                // means, and there would be two readings of the same bytes.
+                if is_lane_word(kind) {
+                    return Err(CopyError::OutOfTurn("a word about streams within the copy"));
+                }
+                self.frame = Some((kind, left));
                 self.head.clear();
                 self.payload.clear();
                 continue;

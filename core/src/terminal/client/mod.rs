@@ -124,8 +124,8 @@ pub enum Link {
     },
 }
 
-/// How many sessions a machine may say that there are: many more than it lets anybody have.
-const MOST_LISTED: usize = 8192;
+/// How many sessions a machine may list: one that goes on and on wants the memory of whoever asks.
+const MOST_LISTED: usize = 65_536;
 
 /// What a client is at its session.
 struct Place {
@@ -230,12 +230,13 @@ impl SessionClient {
             let Notice::Sessions { sessions, more } = notice else {
                 return Err(AttachError::OutOfTurn("not which sessions there are"));
             };
+            let goes_on = !sessions.is_empty();
             all.extend(sessions);
             if !more {
                 return Ok(all);
             }
-            if all.len() > MOST_LISTED {
-                return Err(AttachError::OutOfTurn("more sessions than a machine has"));
+            if !goes_on || all.len() > MOST_LISTED {
+                return Err(AttachError::OutOfTurn("more sessions than anybody can look at"));
             }
             let next = tokio::time::timeout(timeouts::REPLY, receiver.message::<Notice>()).await;
             notice = next

@@ -29,7 +29,7 @@ pub struct SessionRequest {
 pub struct AttachRequest {
     /// The machine.
     pub address: String,
-    /// Which; absent: the only one that nobody is attached to.
+    /// Which; absent: the only one that nobody is attached to, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// Whether to type, or only to look.

@@ -255,6 +255,13 @@ fn a_source_that_sends_what_nobody_asked_for_is_ended_before_anything_is_written
     let (first, rest) = bytes.split_at(3);
     source.see(first).expect("says nothing yet");
     assert_eq!(source.see(rest).expect_err("was not asked for").code().to_string(), "copy.outside");
+    // Nor is a word that would make the other end read what follows as something else.
+    for word in 0x80..=0x82 {
+        let (mut source, _sink) = CopyWatch::pair(Arc::new(()), asked().expect("some"));
+        source.see(&hello).expect("is a greeting");
+        let refused = source.see(&[word, 0, 0, 0]).expect_err("is no frame of a source");
+        assert_eq!(refused.code().to_string(), "wire.malformed", "{word:#x}");
+    }
 }
 
 #[test]
