@@ -16,6 +16,7 @@ mod channel;
 mod delete;
 mod error;
 mod lanes;
+mod links;
 mod observe;
 mod part;
 mod pipe;
@@ -29,13 +30,14 @@ mod watch;
 
 pub use error::CopyError;
 pub use lanes::{LaneHandle, LaneReader, LaneWriter, lanes};
+pub use links::{Links, PathLinks};
 pub use malai_model::wire::copy::{CopyRole, SinkTotals};
 pub use observe::{CopyObserver, CopyProblem, CopyProgress};
 pub use pipe::{PipeReader, PipeWriter};
 pub use roots::Roots;
 pub use serve::{PROGRAM, ServeRequest, serve_copy};
 pub use sink::{Compare, Extraneous, SinkRequest, run_sink};
-pub use source::{Links, PathLinks, SourceRequest, run_source};
+pub use source::{SourceRequest, run_source};
 pub use watch::CopyWatch;
 
 #[cfg(test)]
