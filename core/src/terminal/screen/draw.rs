@@ -9,7 +9,7 @@ use alacritty_terminal::vte::ansi::{CharsetIndex, Color, NamedColor, StandardCha
 
 /// What a character is written with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pen {
+pub(super) struct Pen {
     fg: Color,
     bg: Color,
     flags: Flags,
@@ -30,7 +30,7 @@ impl Pen {
         Self { fg: FG, bg: BG, flags: Flags::empty(), underline: None, link: None }
     }
 
-    fn of(cell: &Cell) -> Self {
+    pub(super) fn of(cell: &Cell) -> Self {
         Self {
             fg: cell.fg,
             bg: cell.bg,

@@ -179,6 +179,7 @@ impl Screen {
                     screen.term.set_options(new.config());
                 }
                 screen.tracked.resize(new.columns, new.rows);
+                screen.tail.forget_character();
             });
         }
         window

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use alacritty_terminal::grid::{Dimensions, Grid};
 use alacritty_terminal::term::TermMode;
-use alacritty_terminal::term::cell::Cell;
+use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::vte::ansi::{
     CharsetIndex, CursorShape, Handler, KeyboardModes, KeyboardModesApplyBehavior,
 };
 
 use super::Screen;
 use super::canon::clean;
-use super::draw::Drawing;
-use super::track::{Keyboard, Tracked};
+use super::draw::{Drawing, Pen};
+use super::track::{Keyboard, Tracked, base_cell};
 
 /// Whether what has left the screen at its top is drawn first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,12 @@ pub(super) fn redraw(screen: &mut Screen, history: History) -> Vec<u8> {
     drawing.cursor(grid, &grid.cursor, if is_origin { top } else { 0 });
     drawing.add(if tracked.charset == CharsetIndex::G1 { "\x0e" } else { "\x0f" });
     drawing.modes(mode, tracked);
+    if screen.tail.is_after_character() {
+        let top = if is_origin { top } else { 0 };
+        if !drawing.last_character(screen.term.grid(), tracked, mode, top) {
+            screen.tail.forget_character();
+        }
+    }
     let mut bytes = drawing.text.into_bytes();
     bytes.extend_from_slice(screen.tail.bytes());
     bytes
@@ -125,6 +131,33 @@ impl Drawing {
         self.add("\x1b[H\x1b[J");
         let first = if history == History::With { grid.topmost_line().0 } else { 0 };
         self.lines(grid, first);
+    }
+
+    /// Writes the character before the cursor once more, so that it can be repeated. It has to be what is said last.
+    /// Returns whether that leaves everything else as it is.
+    fn last_character(&mut self, grid: &Grid<Cell>, tracked: &Tracked, mode: TermMode, top: usize) -> bool {
+        let at = base_cell(grid);
+        let cell = &grid[at];
+        let cursor = &grid.cursor;
+        let is_wide = cell.flags.contains(Flags::WIDE_CHAR);
+        let end = at.column.0 + if is_wide { 2 } else { 1 };
+        let is_before_cursor =
+            if cursor.input_needs_wrap { end == grid.columns() } else { end == cursor.point.column.0 };
+        // A wide one at the left has a mark of it at the end of the line before.
+        let is_movable = is_before_cursor && !(is_wide && at.column.0 == 0);
+        let character = tracked.character;
+        let is_same = cursor.charsets[tracked.charset].map(character) == cell.c
+            && cell.zerowidth().is_none_or(<[char]>::is_empty)
+            && Pen::of(cell) == Pen::of(&cursor.template);
+        if !is_movable || !is_same {
+            return false;
+        }
+        self.csi(format_args!("{};{}H", at.line.0 - top as i32 + 1, at.column.0 + 1));
+        if mode.contains(TermMode::INSERT) && end < grid.columns() {
+            self.csi(format_args!("{}P", end - at.column.0));
+        }
+        self.text.push(character);
+        true
     }
 
     fn keyboard(&mut self, keyboard: &Keyboard) {

@@ -11,15 +11,19 @@ const MAX_OTHER: usize = 256;
 const SWALLOWED: &[u8] = b"\x1b]7777;";
 
 const ESC: u8 = 0x1b;
+const DEL: u8 = 0x7f;
 const BEL: u8 = 0x07;
 const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
+/// What ends the control sequence that repeats a character.
+const REPEAT: u8 = b'b';
 
 /// What is half said.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     state: State,
     bytes: Vec<u8>,
+    after_character: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +47,18 @@ impl Tail {
         if self.state == State::Swallowing { SWALLOWED } else { &self.bytes }
     }
 
+    /// Whether the last whole thing said was a character, or such a one repeated: only then it can be repeated (REP). Some
+    /// terminals repeat across other sequences and others do not, the parser among the first; none could be brought to
+    /// where that begins, so it is left out here.
+    pub(super) fn is_after_character(&self) -> bool {
+        self.after_character
+    }
+
+    /// From here on nothing is to be repeated.
+    pub(super) fn forget_character(&mut self) {
+        self.after_character = false;
+    }
+
     /// Hands bytes on to the parser, but for what is too long. Half a character waits for its rest: the parser loses what
     /// stands behind one.
     pub(super) fn pass(&mut self, bytes: &[u8], mut parse: impl FnMut(&[u8])) {
@@ -53,6 +69,12 @@ impl Tail {
             bytes = &joined;
         }
         while !bytes.is_empty() {
+            if self.state == State::Csi && bytes[0] == REPEAT && !self.after_character {
+                self.enter(State::Ground);
+                parse(&[CAN]);
+                bytes = &bytes[1..];
+                continue;
+            }
             let rest = match self.state {
                 State::Ground => self.ground(bytes),
                 State::Text => self.text(bytes, &mut parse),
@@ -73,15 +95,26 @@ impl Tail {
     fn ground(&mut self, bytes: &[u8]) -> usize {
         match bytes.iter().position(|byte| *byte == ESC) {
             Some(at) => {
+                self.note_character(&bytes[..at]);
                 self.enter(State::Escape);
                 self.bytes.push(ESC);
                 bytes.len() - at - 1
             }
             None => {
                 self.keep_half_character(bytes);
+                self.note_character(&bytes[..bytes.len() - self.bytes.len()]);
                 0
             }
         }
+    }
+
+    fn note_character(&mut self, text: &[u8]) {
+        self.after_character = match *text {
+            [] => return,
+            // The controls of the second set.
+            [.., 0xc2, 0x80..=0x9f] => false,
+            [.., byte] => byte >= b' ' && byte != DEL,
+        };
     }
 
     fn keep_half_character(&mut self, bytes: &[u8]) {
@@ -103,6 +136,9 @@ impl Tail {
     }
 
     fn enter(&mut self, state: State) {
+        if self.state != State::Ground {
+            self.after_character = false;
+        }
         self.state = state;
         self.bytes.clear();
     }
@@ -124,8 +160,13 @@ impl Tail {
             (state, _) => state,
         };
         if next == State::Ground {
+            let repeated = self.after_character && self.state == State::Csi && byte == REPEAT;
             self.enter(State::Ground);
+            self.after_character = repeated;
         } else {
+            if byte < b' ' && byte != ESC {
+                self.after_character = false;
+            }
             self.state = next;
             // Controls within a sequence have taken effect already.
             if self.bytes.len() < MAX_OTHER && (byte >= b' ' || byte == ESC) {

@@ -131,6 +131,32 @@ fn a_drawn_screen_is_the_same_and_goes_on_the_same() {
     }
 }
 
+/// A program says a character and then how often it is repeated; who begins to look in between sees the same.
+#[test]
+fn what_a_character_is_repeated_by_may_come_after_the_redraw() {
+    for (bytes, after) in [
+        ("abc", "\x1b[3bx"),
+        ("a\x1b[", "2bx"),
+        ("\x1b[4;1;31mr\x1b[3b", "\x1b[2bx"),
+        ("\x1b(0q\x1b[2", "b"),
+        ("日", "\x1b[2bx"),
+        ("aaaaaaaaaa", "\x1b[2bx"),
+        ("abcdef\x1b[1;3H\x1b[4hx", "\x1b[2b"),
+        ("\x1b[2;5r\x1b[?6hx", "\x1b[2b"),
+        // Nothing to repeat.
+        ("", "\x1b[3bx"),
+        ("a\x1b[2;2H", "\x1b[3bx"),
+        ("a\x1b[", "\x08bx"),
+    ] {
+        let mut screen = screen_of(10, 6, bytes.as_bytes());
+        let found = check_redraw(&mut screen, History::With, b"before", after.as_bytes());
+        assert_eq!(found, Ok(()), "{bytes:?} then {after:?}");
+        if bytes == "abc" {
+            assert_eq!(text_of(&screen, 0), "abccccx   ");
+        }
+    }
+}
+
 #[test]
 fn half_a_character_is_repeated() {
     let euro = "€".as_bytes();
@@ -338,6 +364,8 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
             "\x1b[<u",
             "\x1b[=3;2u",
             "\x1b[3 q",
+            "\x1b[b",
+            "\x1b[3b",
             "\x1b[22;2t",
             "\x1b[23;2t",
             "\x1b]2;title\x07",

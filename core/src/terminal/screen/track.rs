@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use alacritty_terminal::grid::Dimensions;
+use alacritty_terminal::grid::{Dimensions, Grid};
 use alacritty_terminal::index::{Column, Line, Point};
 use alacritty_terminal::term::TermMode;
-use alacritty_terminal::term::cell::Flags;
+use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::vte::ansi::{
     Attr, CharsetIndex, ClearMode, CursorShape, CursorStyle, Handler, Hyperlink, KeyboardModes,
     KeyboardModesApplyBehavior, LineClearMode, Mode, ModifyOtherKeys, NamedPrivateMode, PrivateMode, Rgb,
@@ -50,6 +50,8 @@ pub(super) struct Tracked {
     pub(super) other_modes: BTreeSet<u16>,
     /// XTerm's modifyOtherKeys.
     pub(super) other_keys: u8,
+    /// The last character, as it was said.
+    pub(super) character: char,
     links: Links,
 }
 
@@ -79,6 +81,7 @@ impl Tracked {
             keyboard: Default::default(),
             other_modes: BTreeSet::new(),
             other_keys: 0,
+            character: ' ',
             links: Links::default(),
         }
     }
@@ -137,20 +140,6 @@ impl Tracker<'_> {
         }
     }
 
-    /// The cell that a character without width would be added to.
-    fn base_cell(&self) -> Point {
-        let cursor = &self.term.grid().cursor;
-        let mut column = cursor.point.column.0;
-        if !cursor.input_needs_wrap {
-            column = column.saturating_sub(1);
-        }
-        let line = cursor.point.line;
-        if self.term.grid()[line][Column(column)].flags.contains(Flags::WIDE_CHAR_SPACER) {
-            column = column.saturating_sub(1);
-        }
-        Point::new(line, Column(column))
-    }
-
     fn bound_combining(&mut self, at: Point) {
         let cell = &self.term.grid()[at];
         let Some(combining) = cell.zerowidth().filter(|combining| combining.len() > MAX_COMBINING) else {
@@ -187,6 +176,20 @@ impl Tracker<'_> {
         }
         !links.closed
     }
+}
+
+/// The cell before the cursor: the one that a character without width would be added to.
+pub(super) fn base_cell(grid: &Grid<Cell>) -> Point {
+    let cursor = &grid.cursor;
+    let mut column = cursor.point.column.0;
+    if !cursor.input_needs_wrap {
+        column = column.saturating_sub(1);
+    }
+    let line = cursor.point.line;
+    if grid[line][Column(column)].flags.contains(Flags::WIDE_CHAR_SPACER) {
+        column = column.saturating_sub(1);
+    }
+    Point::new(line, Column(column))
 }
 
 /// Cuts a text to a number of bytes, at the border of a character.
@@ -250,11 +253,12 @@ impl Handler for Tracker<'_> {
     }
 
     fn input(&mut self, c: char) {
+        self.tracked.character = c;
         if c < '\u{300}' {
             Handler::input(self.term, c);
             return;
         }
-        let base = self.base_cell();
+        let base = base_cell(self.term.grid());
         Handler::input(self.term, c);
         self.bound_combining(base);
     }
