@@ -312,12 +312,12 @@ async fn seventeen_cannot_look_on() {
 
 #[tokio::test]
 async fn a_slow_watcher_is_skipped_ahead_and_slows_nobody() {
-    let rig = Rig::start("read go; seq 1 1000000; echo the-end; cat");
+    let rig = Rig::start("read go; seq 1 300000; echo the-end; cat");
     let mut typist = rig.attach(control(1, Some(0))).await;
     let mut watcher = rig.attach(watch(2)).await;
     typist.types("\n").await;
     typist.sees("the-end").await;
-    assert!(typist.shown.len() > 7_000_000);
+    assert!(typist.shown.len() > 2_000_000);
     // It took nothing until now.
     watcher.sees("the-end").await;
     assert!(!watcher.again.is_empty(), "it was never skipped");

@@ -35,6 +35,9 @@ const MAX_CELLS: usize = 256_000;
 const MAX_SIDE: u16 = 10_000;
 /// The emulator needs room for a wide character.
 const MIN_COLUMNS: u16 = 2;
+/// Lines with more columns are halved again and again to make them narrow: the emulator takes time by the square of how
+/// many pieces it cuts one into.
+const WIDE: usize = 1_000;
 /// The most bytes of answers that are kept until they are taken.
 const MAX_REPLIES: usize = 4 * 1024;
 
@@ -171,18 +174,28 @@ impl Screen {
         self.window = window;
         if old != new {
             self.guarded(|screen| {
-                if new.history() < old.history() {
-                    screen.term.set_options(new.config());
+                let mut now = old;
+                while now.columns > WIDE && now.columns / 2 > new.columns {
+                    let next = Size { columns: now.columns / 2, rows: now.rows };
+                    screen.change_size(now, next);
+                    now = next;
                 }
-                screen.term.resize(new);
-                if new.history() > old.history() {
-                    screen.term.set_options(new.config());
-                }
+                screen.change_size(now, new);
                 screen.tracked.resize(new.columns, new.rows);
                 screen.tail.forget_character();
             });
         }
         window
+    }
+
+    fn change_size(&mut self, old: Size, new: Size) {
+        if new.history() < old.history() {
+            self.term.set_options(new.config());
+        }
+        self.term.resize(new);
+        if new.history() > old.history() {
+            self.term.set_options(new.config());
+        }
     }
 
     /// The size.
