@@ -1,12 +1,11 @@
 //! `bindings`: the library as an app in another language sees it.
 
 use crate::out::say;
-use crate::run::{Outcome, cargo, done, program, root, target_dir, which};
+use crate::run::{Outcome, SAME, cargo, done, program, root, target_dir, which};
 
 /// Builds ffi, generates the Python module and runs its tests.
 pub(crate) fn run() -> Outcome {
-    // The feature set of every other check, so that nothing is built twice.
-    done(cargo().args(["build", "--quiet", "--workspace", "--all-features"]))?;
+    done(cargo().args(["build", "--quiet"]).args(SAME))?;
     let debug = target_dir().join("debug");
     let library =
         debug.join(format!("{}malai_ffi{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// What a task ends with.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
+/// What makes a build share every crate with that of `cargo test --workspace --all-features`: cargo leaves out what only
+/// tests ask of a dependency where nothing is built that could be one, and would build most crates once more.
+pub(crate) const SAME: [&str; 5] = ["--workspace", "--all-features", "--lib", "--bins", "--examples"];
+
 /// Returns the workspace's folder.
 pub(crate) fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
