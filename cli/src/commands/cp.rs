@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use malai_core::api::{
     Compare, CopyObserver, CopyPlace, CopyProblem, CopyProgress, CopyRequest, CopyStreams, CopyView,
-    Extraneous, Links, PathLinks,
+    Extraneous, Links, PathLinks, ServeRequest,
 };
 use malai_core::model::code::ErrorCode;
 use malai_core::model::text::escape_control;
@@ -97,17 +97,18 @@ pub(crate) fn serve(output: &Output, words: &[OsString], restricted: bool) -> u8
     // Not `std::io::stdin()`: its small buffer and its lock only cost here.
     let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(std::fs::File::from);
     let pipes = own(std::io::stdin().as_fd()).and_then(|stdin| Ok((stdin, own(std::io::stdout().as_fd())?)));
-    let outcome = match pipes {
-        Ok((stdin, stdout)) => {
+    let outcome = match (pipes, ServeRequest::parse(words, path_links)) {
+        (Ok((stdin, stdout)), Ok(request)) => {
             // Of one pipe, since all of a user's share one allowance; and not of further streams, which share the work.
-            match words.first().and_then(|verb| verb.to_str()) {
-                Some("put") => widen(&stdin),
-                Some("get") => widen(&stdout),
-                _ => {}
+            match &request {
+                ServeRequest::Put(_) => widen(&stdin),
+                ServeRequest::Get(_) => widen(&stdout),
+                ServeRequest::Lane => {}
             }
-            malai_core::api::serve_copy(words, path_links, stdin, stdout).map_err(fail)
+            malai_core::api::serve_copy(request, stdin, stdout).map_err(fail)
         }
-        Err(error) => Err(Failure::local("open the pipes of the copy", &error)),
+        (_, Err(error)) => Err(fail(error)),
+        (Err(error), _) => Err(Failure::local("open the pipes of the copy", &error)),
     };
     match outcome {
         Ok(true) => DONE,

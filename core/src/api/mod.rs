@@ -47,7 +47,7 @@ pub use words::{KnownWords, aliases, known_words};
 #[cfg(unix)]
 pub use crate::exec::copy::{
     Compare, CopyError, CopyObserver, CopyProblem, CopyProgress, Extraneous, Links, PROGRAM as COPY_PROGRAM,
-    PathLinks, serve_copy,
+    PathLinks, ServeRequest, serve_copy,
 };
 pub use crate::exec::{CommandControl, CommandEvent, CommandInput, CommandOutput, RunningCommand};
 pub use crate::service::{ServiceConnection, ServiceError, ServiceInput, ServiceOutput};

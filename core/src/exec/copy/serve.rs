@@ -86,12 +86,14 @@ impl ServeRequest {
             Self::Get(request) => {
                 let mut words = vec![PROGRAM, GET];
                 words.extend((request.links == Links::Follow).then_some("--follow"));
+                words.extend((request.path_links == PathLinks::Refuse).then_some(NO_LINKS));
                 (words, request.roots.as_slice())
             }
             Self::Put(request) => {
                 let mut words = vec![PROGRAM, PUT];
                 words.extend((request.extraneous == Extraneous::Delete).then_some("--delete"));
                 words.extend((request.compare == Compare::Content).then_some("--checksum"));
+                words.extend((request.path_links == PathLinks::Refuse).then_some(NO_LINKS));
                 (words, std::slice::from_ref(&request.destination))
             }
             Self::Lane => (vec![PROGRAM, LANE], &[][..]),
@@ -114,14 +116,12 @@ fn usage() -> CopyError {
 /// Serves one copy on two pipes to its end. Returns whether everything was copied.
 ///
 /// # Errors
-/// When the words are wrong or the copy as a whole failed; the other end has been told if it could be.
+/// When the copy as a whole failed; the other end has been told if it could be.
 pub fn serve_copy(
-    words: &[OsString],
-    path_links: PathLinks,
+    request: ServeRequest,
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> Result<bool, CopyError> {
-    let request = ServeRequest::parse(words, path_links)?;
     let role = match &request {
         ServeRequest::Get(_) => CopyRole::Source,
         ServeRequest::Put(_) => CopyRole::Sink,
@@ -166,6 +166,21 @@ mod tests {
             parse(&["get", "--follow", "x"]).is_err(),
             "a link below the path leads out of it just as well"
         );
+    }
+
+    #[test]
+    fn the_words_of_a_request_ask_for_it_again() {
+        for words in [
+            &["get", "--follow", "x", "y"][..],
+            &["get", "--no-links", "x"],
+            &["put", "--delete", "--checksum", "--no-links", "x"],
+            &["put", "x"],
+            &["--lane"],
+        ] {
+            let given: Vec<OsString> = words.iter().map(Into::into).collect();
+            let request = ServeRequest::parse(&given, PathLinks::Follow).expect("is a request");
+            assert_eq!(request.to_words().expect("is a text")[1..], *words);
+        }
     }
 
     #[test]
