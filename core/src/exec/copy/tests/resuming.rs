@@ -22,12 +22,31 @@ impl Read for Cut {
 fn copy_cut(source: SourceRequest, sink: SinkRequest, left: usize) -> Result<Copied, CopyError> {
     let (to_sink, from_source) = pipe_pair();
     let (to_source, from_sink) = pipe_pair();
+    let destination = sink.destination.clone();
     let sinking =
         thread::spawn(move || run_sink(Cut { inner: to_sink, left }, from_sink, sink, Arc::new(())));
     let sourced = run_source(to_source, from_source, source, Arc::new(()));
-    let (totals, source_problems) = sinking.join().expect("no panic")?;
+    let sunk = sinking.join().expect("no panic");
+    await_free(&destination);
+    let (totals, source_problems) = sunk?;
     assert!(sourced.is_ok());
     Ok(Copied { totals, source_problems, heard: vec![] })
+}
+
+/// Waits until nobody holds an unfinished copy below a folder: processes that other tests of this one start have its
+/// descriptors too, until they become the program that they run.
+fn await_free(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("lists") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            await_free(&path);
+        } else if part::is_part_name(path.file_name().expect("a name")) {
+            let file = fs::File::open(&path).expect("opens");
+            malai_testkit::await_until("a free part", std::time::Duration::from_secs(30), || {
+                file.try_lock().is_ok()
+            });
+        }
+    }
 }
 
 fn parts(dir: &Path) -> Vec<PathBuf> {
