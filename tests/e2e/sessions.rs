@@ -41,10 +41,28 @@ fn a_client_detaches_and_comes_back_to_the_same_screen() {
     await_until("the client to be listed", SOON, || sessions(laptop)[0]["attached"] == true);
     again.type_text("echo $mine-1\r");
     again.wait_for_line("kept-1");
+    again.type_text("echo \"<$MALAI_SESSION>\"\r");
+    again.wait_for_line(&format!("<{id}>"));
     again.type_text("exit 3\r");
     assert_eq!(again.wait(), 3);
     await_until("the end of the session", SOON, || sessions(laptop).is_empty());
     laptop.malai(["--json", "shell", "web01.company", "--attach"]).exits(255).fails_with("session.unknown");
+}
+
+#[test]
+fn whoever_opens_a_shell_is_reminded_of_sessions_that_nobody_is_attached_to() {
+    let net = net();
+    let added = [("web01", "allow_from = \"laptop,phone\"")];
+    let cluster = Cluster::with_config(&net, &["web01", "laptop", "phone"], &added, "");
+    let (laptop, phone) = (cluster.home("laptop"), cluster.home("phone"));
+    laptop.malai(["--detach", "web01.company", "sleep", "1000"]).ok();
+    let reminded = |home: &TestHome| {
+        let terminal = home.terminal(["web01.company"]).spawn();
+        ask(&terminal, 1);
+        terminal.screen().text().contains("1 other session of yours there, with nobody attached")
+    };
+    assert!(reminded(laptop));
+    assert!(!reminded(phone), "of another's session");
 }
 
 #[test]
@@ -284,6 +302,29 @@ fn a_command_whose_words_change_ends_and_one_whose_words_stay_goes_on() {
     await_until("the end of the one that changed", SOON, || sessions(laptop).len() == 1);
     assert_eq!(sessions(laptop)[0]["session"], two.text());
     laptop.malai(["sessions", "web01.company", "--end", two.text()]).ok();
+}
+
+/// Its program was not told to follow no links: it must not go on under a rule for whose sake it would have been.
+#[test]
+fn a_session_whose_rule_is_narrowed_ends_and_one_whose_rule_is_widened_goes_on() {
+    let net = net();
+    let rule = |name: &str, args: &str| {
+        format!(
+            "[machine.web01.command.{name}]\nallow_from = \"laptop\"\ncommand = \"sleep\"\nargs = {args}\n"
+        )
+    };
+    let (before, after) = (
+        rule("narrowed", "\"any\"") + &rule("widened", "[\"1*\"]"),
+        rule("narrowed", "[\"1*\"]") + &rule("widened", "\"any\""),
+    );
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &before);
+    let laptop = cluster.home("laptop");
+    laptop.malai(["--detach", "web01.company", "narrowed", "1001"]).ok();
+    let widened = laptop.malai(["--detach", "web01.company", "widened", "1002"]).ok();
+    cluster.edit(|text| text.replace(&before, &after));
+    await_until("the end of the one that was narrowed", SOON, || sessions(laptop).len() == 1);
+    assert_eq!(sessions(laptop)[0]["session"], widened.text());
+    laptop.malai(["sessions", "web01.company", "--end", widened.text()]).ok();
 }
 
 #[test]

@@ -62,6 +62,13 @@ pub(crate) async fn attend(
 ) -> Outcome {
     let machine = attached.machine.shown();
     let session = attached.client.control.session().clone();
+    let detached = attached.client.detached;
+    if detached > 0 && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        context.output.note(&format!(
+            "[malai: {detached} other {} of yours there, with nobody attached: `malai sessions {machine}`]",
+            if detached == 1 { "session" } else { "sessions" },
+        ));
+    }
     let terminal = RawMode::enter().map_err(|error| Failure::local("set up the terminal", &error))?;
     let scope = Scope::new();
     let screen = Screen::start(&scope).map_err(|error| Failure::local("open stdout", &error))?;

@@ -234,7 +234,8 @@ fn wire_messages() {
         Notice::Pong { version: "0.1.0".to_owned() },
         Notice::Started { resume_ms: None },
         Notice::Started { resume_ms: Some(120_000) },
-        Notice::Attached(Attached { session: session.clone(), input: 1, output: 2, redraw: 3 }),
+        Notice::Attached(Attached { session: session.clone(), input: 1, output: 2, redraw: 3, detached: 0 }),
+        Notice::Attached(Attached { session: session.clone(), input: 1, output: 2, redraw: 3, detached: 4 }),
         Notice::Opened { session: session.clone() },
         Notice::Sessions {
             sessions: vec![SessionInfo {

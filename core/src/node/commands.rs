@@ -1,8 +1,6 @@
 //! Commands that peers run on this device.
 
 use std::sync::Arc;
-#[cfg(all(feature = "host", unix))]
-use std::sync::OnceLock;
 
 #[cfg(all(feature = "host", unix))]
 use malai_model::acl::RunEffect;
@@ -23,6 +21,8 @@ use super::serve::{Asker, ServeProblem, refuse};
 use super::serve::{denied_to_caller, denied_to_owner, loggable};
 use super::work::Ticket;
 use super::{Member, Node};
+#[cfg(all(feature = "host", unix))]
+use crate::cluster::LoadedCluster;
 #[cfg(all(feature = "host", unix))]
 use crate::exec::TargetOutcome;
 use crate::p2p::Stream;
@@ -45,16 +45,11 @@ impl Node {
         }
         let argv = request.argv.clone();
         let node = self.clone();
-        // What the rules give now; a change of the user or of an alias's words is a right taken away, too.
-        let granted = Arc::new(OnceLock::<RunEffect>::new());
-        let first = Arc::clone(&granted);
-        ticket.allow_while(Box::new(move |loaded| {
-            match (loaded.authorize_run(&peer, &argv, &node.ceilings()), first.get()) {
-                (Ok(authorized), Some(first)) => first.goes_on_under(authorized.effect()),
-                (decision, None) => decision.is_ok(),
-                (Err(_), _) => false,
-            }
-        }));
+        let decide = move |loaded: &LoadedCluster| {
+            loaded.authorize_run(&peer, &argv, &node.ceilings()).ok().map(|granted| granted.effect().clone())
+        };
+        // A change of the user or of an alias's words is a right taken away, too.
+        let granted = ticket.allow_as_granted(decide, RunEffect::goes_on_under);
         let loaded = member.loaded();
         let alias = member.alias();
         // The log names the word that decided, never the arguments: those hold passwords more often than they should.
@@ -74,11 +69,7 @@ impl Node {
                 return Ok(());
             }
         };
-        granted.get_or_init(|| authorized.effect().clone());
-        if !Arc::ptr_eq(&loaded, &member.loaded()) {
-            // The rules changed before it was known what they granted, so nobody could compare.
-            self.inner.work.authorise_again(&member.loaded());
-        }
+        self.was_granted(member, &loaded, &granted, authorized.effect().clone());
         let revoked = ticket.revoked.clone();
         let typed = request.argv.first().map_or("", String::as_str);
         let user = authorized.effect().username.as_ref().map(UserName::as_str);

@@ -1,9 +1,9 @@
 //! Services: finding those of others, and connecting callers to those of this device.
 
 use std::sync::Arc;
-#[cfg(all(feature = "host", unix))]
-use std::sync::OnceLock;
 
+#[cfg(all(feature = "host", unix))]
+use malai_model::acl::ReachEffect;
 use malai_model::address::{
     AddressProblem, ClusterRef, KnownCluster, MachineSelector, resolve_machine, resolve_service,
 };
@@ -111,17 +111,15 @@ impl Node {
             self.refuse_busy(member, asker, stream);
             return Ok(());
         }
-        let node = self.clone();
-        // What the rules give now; another host or port is a right taken away, too.
-        let granted = Arc::new(OnceLock::new());
-        let (first, name) = (Arc::clone(&granted), service.clone());
-        ticket.allow_while(Box::new(move |loaded| {
-            match (loaded.authorize_reach(&peer, &name, &node.ceilings()), first.get()) {
-                (Ok(authorized), Some(effect)) => authorized.effect() == effect,
-                (decision, None) => decision.is_ok(),
-                (Err(_), _) => false,
-            }
-        }));
+        let (node, name) = (self.clone(), service.clone());
+        let decide = move |loaded: &LoadedCluster| {
+            loaded
+                .authorize_reach(&peer, &name, &node.ceilings())
+                .ok()
+                .map(|granted| granted.effect().clone())
+        };
+        // Another host or port is a right taken away, too.
+        let granted = ticket.allow_as_granted(decide, ReachEffect::eq);
         let loaded = member.loaded();
         let alias = member.alias();
         let authorized = match loaded.authorize_reach(&peer, &service, &self.ceilings()) {
@@ -139,11 +137,7 @@ impl Node {
                 return Ok(());
             }
         };
-        granted.get_or_init(|| authorized.effect().clone());
-        if !Arc::ptr_eq(&loaded, &member.loaded()) {
-            // The rules changed before it was known what they granted, so nobody could compare.
-            self.inner.work.authorise_again(&member.loaded());
-        }
+        self.was_granted(member, &loaded, &granted, authorized.effect().clone());
         // Before anything waits: a caller that lost its connection just then shall not hear that nobody knows of it.
         let (kept, linger) = match self.keep(member, peer, resume, &stream) {
             Ok(kept) => kept,

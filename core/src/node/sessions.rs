@@ -6,7 +6,7 @@ mod keep;
 mod listed;
 mod room;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use malai_model::audit::Wanted;
 use malai_model::code::ErrorCode;
@@ -49,22 +49,13 @@ impl Node {
         ask: &SessionAsk,
         ticket: &Ticket,
     ) -> Result<SessionGrant, RunDenied> {
-        let granted = Arc::new(OnceLock::<SessionEffect>::new());
-        let (node, first, asked) = (self.clone(), Arc::clone(&granted), ask.clone());
-        ticket.allow_while(Box::new(move |loaded| {
-            match (node.decide_session(loaded, &peer, &asked), first.get()) {
-                (Ok(grant), Some(effect)) => grant.effect() == *effect,
-                (decision, None) => decision.is_ok(),
-                (Err(_), _) => false,
-            }
-        }));
+        let (node, asked) = (self.clone(), ask.clone());
+        let decide =
+            move |loaded: &_| node.decide_session(loaded, &peer, &asked).ok().map(|grant| grant.effect());
+        let granted = ticket.allow_as_granted(decide, SessionEffect::goes_on_under);
         let loaded = member.loaded();
         let grant = self.decide_session(&loaded, &peer, ask)?;
-        granted.get_or_init(|| grant.effect());
-        if !Arc::ptr_eq(&loaded, &member.loaded()) {
-            // The rules changed before it was known what they granted, so nobody could compare.
-            self.inner.work.authorise_again(&member.loaded());
-        }
+        self.was_granted(member, &loaded, &granted, grant.effect());
         Ok(grant)
     }
 
@@ -121,6 +112,10 @@ impl Node {
         let sessions = self.hosted_sessions()?;
         let grant = self.decide_or_tell(member, asker, ask, ticket)?;
         let reserved = self.reserve(sessions, peer).await?;
+        let detached = match ask {
+            SessionAsk::Shell {} => self.count_detached(member, &peer).await,
+            SessionAsk::Run { .. } => 0,
+        };
         let (command, effect) = (asked_word(ask), grant.effect());
         let mut begun =
             self.begin_session(&member.loaded(), asker, command, effect.username.as_deref()).await?;
@@ -162,7 +157,10 @@ impl Node {
             received: Some(0),
         };
         match sessions.attach(&record, &attach).await {
-            Ok(connection) => Ok((Started::Attached(record, Box::new(connection)), begun)),
+            Ok(mut connection) => {
+                connection.tell_detached(detached);
+                Ok((Started::Attached(record, Box::new(connection)), begun))
+            }
             Err(error) => {
                 // Nobody knows its name yet.
                 _ = sessions.end(&record, EndReason::Asked).await;
@@ -198,7 +196,7 @@ impl Node {
             let found = sessions.find(member.alias(), &peer, request.session.as_ref()).await;
             let record = found.map_err(|error| error.to_wire())?;
             let grant = self.decide_or_tell(member, asker, &record.ask, &ticket)?;
-            if grant.effect() != record.effect || record.own != member.own_id() {
+            if !record.effect.goes_on_under(&grant.effect()) || record.own != member.own_id() {
                 self.record_denial(
                     &member.loaded(),
                     asker,

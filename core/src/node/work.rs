@@ -1,6 +1,8 @@
 //! What runs now for others: so that it can be counted, limited, and authorised again when the rules change.
 
 use std::collections::HashMap;
+#[cfg(all(feature = "host", unix))]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +54,29 @@ struct Entry {
     allowed: Option<StillAllowed>,
     /// Whether its caller comes back by itself when it ends: a stop does not wait for it.
     returns: bool,
+}
+
+/// What an open request was granted, once that is known.
+#[cfg(all(feature = "host", unix))]
+pub(crate) struct Granted<E>(Arc<OnceLock<E>>);
+
+#[cfg(all(feature = "host", unix))]
+impl super::Node {
+    /// Notes what was decided by given rules.
+    pub(super) fn was_granted<E>(
+        &self,
+        member: &super::Member,
+        by: &Arc<LoadedCluster>,
+        granted: &Granted<E>,
+        effect: E,
+    ) {
+        granted.0.get_or_init(|| effect);
+        let now = member.loaded();
+        if !Arc::ptr_eq(by, &now) {
+            // The rules changed before it was known what they granted, so nobody could compare.
+            self.inner.work.authorise_again(&now);
+        }
+    }
 }
 
 /// An open request. Dropping it says that it is over.
@@ -180,13 +205,26 @@ impl OpenWork {
 /// Only commands stay open for long enough to be authorised again.
 #[cfg(all(feature = "host", unix))]
 impl Ticket {
-    /// Says under which rules the request may stay open. Call it *before* deciding by the rules in force: then a change
-    /// that comes between is seen by one or the other.
-    pub(crate) fn allow_while(&self, allowed: StillAllowed) {
+    /// Lets the request stay open as long as `decide` gives it what it was granted first, or what that may go on under.
+    /// Call it *before* deciding by the rules in force: then a change that comes between is seen by one or the other.
+    #[cfg(all(feature = "host", unix))]
+    pub(crate) fn allow_as_granted<E: Send + Sync + 'static>(
+        &self,
+        decide: impl Fn(&LoadedCluster) -> Option<E> + Send + Sync + 'static,
+        goes_on_under: fn(&E, &E) -> bool,
+    ) -> Granted<E> {
+        let granted = Arc::new(OnceLock::new());
+        let first = Arc::clone(&granted);
+        let allowed = move |loaded: &LoadedCluster| match (decide(loaded), first.get()) {
+            (Some(now), Some(first)) => goes_on_under(first, &now),
+            (now, None) => now.is_some(),
+            (None, Some(_)) => false,
+        };
         let mut entries = self.work.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.open.get_mut(&self.number) {
-            entry.allowed = Some(allowed);
+            entry.allowed = Some(Box::new(allowed));
         }
+        Granted(granted)
     }
 
     /// Says that the caller comes back by itself when the request ends: a stop does not wait for it.

@@ -66,6 +66,11 @@ impl HostConnection {
         &self.attached
     }
 
+    /// Has the client told how many other sessions of its owner nobody is attached to.
+    pub fn tell_detached(&mut self, count: u32) {
+        self.attached.detached = count;
+    }
+
     /// Takes it apart, so that both ways can be used at once.
     pub fn split(self) -> (HostReader, HostWriter) {
         (self.reader, self.writer)

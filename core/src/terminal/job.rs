@@ -90,12 +90,15 @@ impl SessionGrant {
     /// What was granted.
     pub fn effect(&self) -> SessionEffect {
         match self {
-            Self::Shell(grant) => {
-                SessionEffect { argv: None, username: named(grant.effect().username.as_ref()) }
-            }
+            Self::Shell(grant) => SessionEffect {
+                argv: None,
+                username: named(grant.effect().username.as_ref()),
+                restricted: false,
+            },
             Self::Run(grant) => SessionEffect {
                 argv: Some(grant.effect().argv.clone()),
                 username: named(grant.effect().username.as_ref()),
+                restricted: grant.effect().restricted,
             },
         }
     }
@@ -122,9 +125,6 @@ pub(super) struct HostJob {
     pub(super) argv: Vec<String>,
     /// What is run, and as whom.
     pub(super) effect: SessionEffect,
-    /// Whether the rule that lets the caller in says which words may follow the command.
-    #[serde(default)]
-    pub(super) restricted: bool,
     /// The caller's variables.
     pub(super) env: BTreeMap<String, String>,
     /// The size of the terminal.

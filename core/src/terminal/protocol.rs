@@ -248,8 +248,13 @@ mod tests {
             ToHost::Seen {},
             ToHost::End { reason: EndReason::Revoked },
         ];
-        let attached =
-            Attached { session: "k3fq7aab".parse().expect("an id"), input: 1, output: 2, redraw: 3 };
+        let attached = Attached {
+            session: "k3fq7aab".parse().expect("an id"),
+            input: 1,
+            output: 2,
+            redraw: 3,
+            detached: 0,
+        };
         let from_host = [
             FromHost::Hello(Hello { protocol: 1, version: "0.1.0".to_owned() }),
             FromHost::Attached(attached),

@@ -58,6 +58,16 @@ pub struct SessionEffect {
     /// The user to run as; absent: the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
+    /// Whether the rule that lets the caller in says which words may follow the command: the program was told then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restricted: bool,
+}
+
+impl SessionEffect {
+    /// Whether what began with this effect may go on where the rules would now give that one: a wider right ends nothing.
+    pub fn goes_on_under(&self, now: &Self) -> bool {
+        self.argv == now.argv && self.username == now.username && (self.restricted || !now.restricted)
+    }
 }
 
 impl SessionRecord {
@@ -86,6 +96,7 @@ mod tests {
             effect: SessionEffect {
                 argv: Some(vec!["tail".to_owned(), "-f".to_owned()]),
                 username: Some("deploy".to_owned()),
+                restricted: true,
             },
             user: "deploy".to_owned(),
             started: "2026-11-20T10:30:45Z".parse().expect("a time"),
@@ -97,10 +108,20 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string_pretty(&record()).expect("is a text"));
         let shell = SessionRecord {
             ask: SessionAsk::Shell {},
-            effect: SessionEffect { argv: None, username: None },
+            effect: SessionEffect { argv: None, username: None, restricted: false },
             ..record()
         };
         insta::assert_snapshot!(serde_json::to_string_pretty(&shell).expect("is a text"));
+    }
+
+    #[test]
+    fn a_wider_right_ends_nothing_and_any_other_change_does() {
+        let restricted = record().effect;
+        let free = SessionEffect { restricted: false, ..restricted.clone() };
+        assert!(restricted.goes_on_under(&restricted) && restricted.goes_on_under(&free));
+        assert!(!free.goes_on_under(&restricted));
+        assert!(!free.goes_on_under(&SessionEffect { username: None, ..free.clone() }));
+        assert!(!free.goes_on_under(&SessionEffect { argv: None, ..free.clone() }));
     }
 
     #[test]

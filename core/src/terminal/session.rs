@@ -216,6 +216,7 @@ impl Session {
                 input: 0,
                 output: self.recent.end(),
                 redraw: redraw.len() as u64,
+                detached: 0,
             };
             let ended = self.ended;
             let client = &mut self.clients[index];
@@ -290,6 +291,7 @@ impl Session {
             input: self.input_of(&request.client),
             output: self.recent.end() - before,
             redraw,
+            detached: 0,
         }));
         outbox.show(&bytes);
         if let Some(end) = self.ended {

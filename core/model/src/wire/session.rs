@@ -182,6 +182,13 @@ pub struct Attached {
     /// So many bytes that redraw the screen come first; they do not count as output.
     #[serde(default)]
     pub redraw: u64,
+    /// How many other sessions its owner has there that nobody is attached to: told to who opened a shell.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub detached: u32,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Why a client is no longer attached, while the session goes on.

@@ -98,6 +98,6 @@ impl Node {
             && loaded.admits(&record.owner)
             && self
                 .decide_session(loaded, &record.owner, &record.ask)
-                .is_ok_and(|grant| grant.effect() == record.effect)
+                .is_ok_and(|grant| record.effect.goes_on_under(&grant.effect()))
     }
 }

@@ -39,6 +39,8 @@ pub trait Redial: Send + Sync + 'static {
 /// right was taken away) ends it.
 #[derive(Debug)]
 pub struct SessionClient {
+    /// How many other sessions of this identity nobody is attached to there, if this one is a shell that was opened.
+    pub detached: u32,
     /// Types.
     pub input: SessionInput,
     /// Yields output, and what becomes of the connection and the session.
@@ -197,6 +199,7 @@ impl SessionClient {
             driver.run(stream).await;
         });
         Self {
+            detached: attached.detached,
             input: SessionInput { shared: Arc::clone(&shared), mode },
             events: SessionEvents(Arc::clone(&shared)),
             control: SessionControl(shared),

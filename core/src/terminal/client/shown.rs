@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn attached(output: u64, redraw: u64) -> Attached {
-        Attached { session: SessionId::from_random([0; 8]), input: 0, output, redraw }
+        Attached { session: SessionId::from_random([0; 8]), input: 0, output, redraw, detached: 0 }
     }
 
     proptest! {

@@ -119,7 +119,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn attached(stream: &Stream, input: u64, output: u64, redraw: u64) {
-    let attached = Attached { session: session(), input, output, redraw };
+    let attached = Attached { session: session(), input, output, redraw, detached: 0 };
     stream.sender.send_message(&Notice::Attached(attached)).await.expect("sends");
 }
 
@@ -158,7 +158,7 @@ fn lose(mut stream: Stream) {
 async fn a_lost_connection_is_made_again_and_goes_on_at_the_byte() {
     let mut machine = Machine::new();
     let (client, mut first, token) = machine.open().await;
-    let SessionClient { input, mut events, control } = client;
+    let SessionClient { input, mut events, control, .. } = client;
     show(&first, "abc").await;
     assert_eq!(output(&mut events, 3).await, "abc");
     input.write(Bytes::from_static(b"hello")).await.expect("types");
@@ -187,7 +187,7 @@ async fn a_lost_connection_is_made_again_and_goes_on_at_the_byte() {
 async fn it_tries_again_while_that_may_help_and_no_longer() {
     let mut machine = Machine::new();
     let (client, first, _) = machine.open().await;
-    let SessionClient { mut events, input: _input, control } = client;
+    let SessionClient { mut events, input: _input, control, .. } = client;
     machine.way.down.store(true, Ordering::SeqCst);
     lose(first);
     assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
@@ -212,7 +212,7 @@ async fn it_tries_again_while_that_may_help_and_no_longer() {
 async fn what_is_asked_for_while_it_attaches_again_is_done_when_it_has() {
     let mut machine = Machine::new();
     let (client, first, _) = machine.open().await;
-    let SessionClient { mut events, input: _input, control } = client;
+    let SessionClient { mut events, input: _input, control, .. } = client;
     lose(first);
     assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
     let (mut second, _) = machine.attempt().await;
@@ -238,7 +238,7 @@ async fn what_is_asked_for_while_it_attaches_again_is_done_when_it_has() {
 async fn a_screen_that_something_else_wrote_on_is_drawn_anew() {
     let mut machine = Machine::new();
     let (client, first, token) = machine.open().await;
-    let SessionClient { mut events, input: _input, control } = client;
+    let SessionClient { mut events, input: _input, control, .. } = client;
     show(&first, "abc").await;
     assert_eq!(output(&mut events, 3).await, "abc");
     control.redraw();
@@ -256,7 +256,7 @@ async fn a_screen_that_something_else_wrote_on_is_drawn_anew() {
 async fn what_is_typed_while_the_connection_is_lost_is_kept_up_to_a_bound() {
     let mut machine = Machine::new();
     let (client, first, _) = machine.open().await;
-    let SessionClient { mut events, input, control } = client;
+    let SessionClient { mut events, input, control, .. } = client;
     machine.way.down.store(true, Ordering::SeqCst);
     lose(first);
     assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
@@ -281,7 +281,7 @@ async fn what_is_typed_while_the_connection_is_lost_is_kept_up_to_a_bound() {
 async fn the_machines_last_word_is_told_after_all_of_the_output() {
     let mut machine = Machine::new();
     let (client, first, _) = machine.open().await;
-    let SessionClient { mut events, input: _input, control: _control } = client;
+    let SessionClient { mut events, input: _input, control: _control, .. } = client;
     let Stream { sender, receiver: _receiver } = first;
     let block = Bytes::from(vec![b'x'; 64 * 1024]);
     let sending = async {
@@ -305,7 +305,7 @@ async fn the_machines_last_word_is_told_after_all_of_the_output() {
 async fn leaving_is_asked_for_and_answered_and_needs_no_connection() {
     let mut machine = Machine::new();
     let (client, mut first, _) = machine.open().await;
-    let SessionClient { mut events, input: _input, control } = client;
+    let SessionClient { mut events, input: _input, control, .. } = client;
     control.resize(WindowSize { columns: 90, rows: 20, ..WindowSize::default() });
     let notice = within(first.receiver.message::<Notice>()).await.expect("reads");
     assert!(matches!(notice, Some(Notice::Resize { window }) if window.columns == 90), "{notice:?}");
@@ -319,7 +319,7 @@ async fn leaving_is_asked_for_and_answered_and_needs_no_connection() {
     let (client, first, _) = machine.open().await;
     machine.way.down.store(true, Ordering::SeqCst);
     lose(first);
-    let SessionClient { mut events, input: _input, control } = client;
+    let SessionClient { mut events, input: _input, control, .. } = client;
     assert!(matches!(within(events.next()).await, Ok(SessionEvent::Reconnecting { .. })));
     control.detach();
     assert_eq!(within(events.next()).await.expect("ends"), SessionEvent::Detached(reason));
@@ -349,7 +349,7 @@ async fn whoever_looks_on_types_nothing() {
         show(&stream, "ABc").await;
         stream
     });
-    let SessionClient { mut events, input, control } = client.expect("attaches");
+    let SessionClient { mut events, input, control, .. } = client.expect("attaches");
     input.write(Bytes::from_static(b"typed")).await.expect("is dropped");
     assert_eq!(output(&mut events, 3).await, "ABc");
     control.detach();
@@ -387,5 +387,54 @@ async fn whoever_starts_one_by_itself_and_hears_nothing_is_told_that_it_may_run(
         });
         let error = started.expect_err("did not hear");
         assert_eq!(matches!(error, AttachError::MayRun(_)), may_run, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_sessions_ends_or_is_not_listened_to() {
+    let info = |number: usize| SessionInfo {
+        session: session(),
+        argv: vec![number.to_string()],
+        user: "root".to_owned(),
+        started: jiff::Timestamp::UNIX_EPOCH,
+        active: jiff::Timestamp::UNIX_EPOCH,
+        attached: false,
+        watchers: 0,
+        window: WindowSize::default(),
+        title: String::new(),
+        ended: None,
+    };
+    // How many at a time, and how many in all before it ends by itself.
+    for (each, all, is_taken) in
+        [(256, MOST_LISTED, true), (256, 4 * MOST_LISTED, false), (0, 1000, false), (1, 3, true)]
+    {
+        let mut machine = Machine::new();
+        let ours = machine.way.open();
+        let mut theirs = machine.stream().await;
+        let telling = async {
+            let asked = within(theirs.receiver.message::<Request>()).await.expect("reads");
+            assert_eq!(asked, Some(Request::ListSessions {}));
+            let (mut told, mut parts) = (0, 0);
+            while told < all && parts < all {
+                let sessions: Vec<_> = (told..told + each).map(info).collect();
+                (told, parts) = (told + each, parts + 1);
+                let more = told < all && parts < all;
+                if within(theirs.sender.send_message(&Notice::Sessions { sessions, more })).await.is_err() {
+                    break;
+                }
+            }
+            (told, parts)
+        };
+        let (listed, (told, parts)) = tokio::join!(within(SessionClient::list(ours)), telling);
+        if is_taken {
+            let listed = listed.expect("is a list");
+            let expected: Vec<_> = (0..all).map(info).collect();
+            assert!(listed == expected, "{} of {all}, {each} at a time", listed.len());
+        } else {
+            let error = listed.expect_err("goes on and on");
+            assert_eq!(error.code(), ErrorCode::WireMalformed, "{error}");
+            // The machine hears of it: what it sent beyond the bound is what was under way.
+            assert!(told < MOST_LISTED + MOST_LISTED / 4 && parts < all, "{told} in {parts} parts");
+        }
     }
 }

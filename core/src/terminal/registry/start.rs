@@ -11,7 +11,7 @@ use super::{Entry, RECORD, Sessions, State, run_blocking};
 use crate::host::{Executable, LocalUser, Process, SpawnRequest};
 use crate::terminal::error::SessionError;
 use crate::terminal::host::SESSION_PROGRAM;
-use crate::terminal::job::{HostJob, HostReply, SessionGrant, SessionJob};
+use crate::terminal::job::{HostJob, HostReply, SessionJob};
 use crate::terminal::life;
 use crate::terminal::record::SessionRecord;
 use crate::timeouts;
@@ -88,7 +88,6 @@ impl Sessions {
             cluster: record.cluster.clone(),
             argv: record.argv().to_vec(),
             effect: record.effect.clone(),
-            restricted: matches!(&job.grant, SessionGrant::Run(run) if run.effect().restricted),
             env: job.env.clone(),
             window: job.window,
             idle_ms: job.idle.and_then(|idle| u64::try_from(idle.as_millis()).ok()),
