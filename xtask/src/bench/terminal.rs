@@ -49,7 +49,7 @@ fn keys(rig: &Rig<'_>) -> Outcome<Row> {
         wanted: "p99 of 1.5 times ssh's, or less",
         came_out: format!("{ratio:.2}"),
         met: Some(ratio <= 1.5),
-        limit: "the session's own process stands between the daemon and the shell: two more wake-ups each way",
+        limit: "eight changes of process where ssh has four, the session's own process among them; each may have to wake a core that rests",
     })
 }
 
