@@ -324,6 +324,13 @@ fn a_session_whose_rule_is_narrowed_ends_and_one_whose_rule_is_widened_goes_on()
     cluster.edit(|text| text.replace(&before, &after));
     await_until("the end of the one that was narrowed", SOON, || sessions(laptop).len() == 1);
     assert_eq!(sessions(laptop)[0]["session"], widened.text());
+    // It was told when it began: also who attached under the wider rule is let be under that one again.
+    let client = attach(laptop, &["--attach", widened.text()]);
+    await_until("the client to be attached", SOON, || sessions(laptop)[0]["attached"] == true);
+    cluster.edit(|text| text.replace(&after, &before));
+    cluster.await_distributed();
+    laptop.malai(["web01.company", "narrowed", "0"]).ok();
+    assert_eq!(sessions(laptop)[0]["attached"], true, "{:?}", client.screen());
     laptop.malai(["sessions", "web01.company", "--end", widened.text()]).ok();
 }
 

@@ -7,6 +7,7 @@ mod listed;
 mod room;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use malai_model::audit::Wanted;
 use malai_model::code::ErrorCode;
@@ -26,6 +27,9 @@ use crate::terminal::{
     SessionOutcome, SessionRecord, Sessions,
 };
 
+/// How long a shell that is opened waits for word of others.
+const COUNT: Duration = Duration::from_millis(50);
+
 impl Node {
     fn decide_session(
         &self,
@@ -41,12 +45,12 @@ impl Node {
         }
     }
 
-    /// Decides, and has the ticket revoked when the decision would be another one.
+    /// Decides, and has the ticket revoked when what `began` might no longer go on; absent: what is granted now.
     fn decide_while(
         &self,
         member: &Arc<Member>,
         peer: Id52,
-        ask: &SessionAsk,
+        (ask, began): (&SessionAsk, Option<&SessionEffect>),
         ticket: &Ticket,
     ) -> Result<SessionGrant, RunDenied> {
         let (node, asked) = (self.clone(), ask.clone());
@@ -55,7 +59,7 @@ impl Node {
         let granted = ticket.allow_as_granted(decide, SessionEffect::goes_on_under);
         let loaded = member.loaded();
         let grant = self.decide_session(&loaded, &peer, ask)?;
-        self.was_granted(member, &loaded, &granted, grant.effect());
+        self.was_granted(member, &loaded, &granted, began.cloned().unwrap_or_else(|| grant.effect()));
         Ok(grant)
     }
 
@@ -110,10 +114,10 @@ impl Node {
     ) -> Result<(Started, Begun), WireError> {
         let peer = asker.peer;
         let sessions = self.hosted_sessions()?;
-        let grant = self.decide_or_tell(member, asker, ask, ticket)?;
+        let grant = self.decide_or_tell(member, asker, (ask, None), ticket)?;
         let reserved = self.reserve(sessions, peer).await?;
         let detached = match ask {
-            SessionAsk::Shell {} => self.count_detached(member, &peer).await,
+            SessionAsk::Shell {} => sessions.count_detached(member.alias(), &peer, COUNT).await,
             SessionAsk::Run { .. } => 0,
         };
         let (command, effect) = (asked_word(ask), grant.effect());
@@ -195,7 +199,8 @@ impl Node {
             let sessions = self.hosted_sessions()?;
             let found = sessions.find(member.alias(), &peer, request.session.as_ref()).await;
             let record = found.map_err(|error| error.to_wire())?;
-            let grant = self.decide_or_tell(member, asker, &record.ask, &ticket)?;
+            let began = Some(&record.effect);
+            let grant = self.decide_or_tell(member, asker, (&record.ask, began), &ticket)?;
             if !record.effect.goes_on_under(&grant.effect()) || record.own != member.own_id() {
                 self.record_denial(
                     &member.loaded(),
@@ -294,11 +299,11 @@ impl Node {
         &self,
         member: &Arc<Member>,
         asker: Asker,
-        ask: &SessionAsk,
+        (ask, began): (&SessionAsk, Option<&SessionEffect>),
         ticket: &Ticket,
     ) -> Result<SessionGrant, WireError> {
         let Asker { peer, place, .. } = asker;
-        self.decide_while(member, peer, ask, ticket).map_err(|denied| {
+        self.decide_while(member, peer, (ask, began), ticket).map_err(|denied| {
             self.record_denial(&member.loaded(), asker, wanted(ask), &denied);
             let command = word_of(ask);
             tracing::warn!(cluster = %member.alias(), %peer, command, reason = %denied, "denied a session");

@@ -137,7 +137,7 @@ fn start(order: &HostJob, lock: File, daemon: u32, umask: Mode) -> Result<(Runni
         id52: order.owner,
         machine: order.owner_name.clone(),
         cluster: order.cluster.as_str().to_owned(),
-        restricted: order.effect.restricted,
+        restricted: order.restricted,
     };
     let mut env = build_environment(&user, &caller, &order.env);
     env.push(("MALAI_SESSION".to_owned(), order.session.to_string()));

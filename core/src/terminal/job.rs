@@ -125,6 +125,9 @@ pub(super) struct HostJob {
     pub(super) argv: Vec<String>,
     /// What is run, and as whom.
     pub(super) effect: SessionEffect,
+    /// Whether the rule that lets the caller in says which words may follow the command. Not left to the effect, where it
+    /// may be absent: a program that does not hear of it could be led elsewhere.
+    pub(super) restricted: bool,
     /// The caller's variables.
     pub(super) env: BTreeMap<String, String>,
     /// The size of the terminal.

@@ -1,7 +1,6 @@
 //! What a peer is told of its own sessions, and how it ends one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use malai_model::audit::Outcome;
 use malai_model::id::Id52;
@@ -16,8 +15,6 @@ use crate::terminal::EndReason;
 const LISTED_AT_ONCE: usize = 32 * 1024;
 /// How long the words of a listed program may be, in bytes.
 const LISTED_WORDS: usize = 4 * 1024;
-/// How long a shell that is opened waits for the count of others.
-const COUNT: Duration = Duration::from_millis(50);
 /// The signal that ends what does not heed another, where the end of a session is not told.
 const SIGKILL: u8 = 9;
 
@@ -47,15 +44,6 @@ impl Node {
             sender.finish().await
         })
         .await
-    }
-
-    /// How many sessions of a peer's own run that nobody is attached to; none where that takes long to find out.
-    pub(in crate::node) async fn count_detached(&self, member: &Member, peer: &Id52) -> u32 {
-        let Ok(sessions) = self.hosted_sessions() else { return 0 };
-        let listed = tokio::time::timeout(COUNT, sessions.list(member.alias(), peer)).await;
-        let detached = |info: &&SessionInfo| !info.attached && info.ended.is_none();
-        let count = listed.map_or(0, |listed| listed.iter().filter(detached).count());
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Ends a session of a peer's own. That needs no right but that it is its own.

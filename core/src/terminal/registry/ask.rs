@@ -1,5 +1,7 @@
 //! What sessions are asked: which there are, how they are, and to take a client.
 
+use std::time::Duration;
+
 use malai_model::id::Id52;
 use malai_model::name::ClusterAlias;
 use malai_model::wire::{AttachSession, SessionId, SessionInfo, WindowSize};
@@ -8,6 +10,9 @@ use super::{Sessions, join_all};
 use crate::terminal::connection::{HostConnection, ask_info};
 use crate::terminal::error::{SessionError, UnknownSession};
 use crate::terminal::record::SessionRecord;
+
+/// So many sessions are asked at once.
+const AT_ONCE: usize = 32;
 
 impl Sessions {
     /// Finds a session of an owner; without a name, the only one that nobody is attached to, or the only one.
@@ -48,6 +53,16 @@ impl Sessions {
         infos.into_iter().filter_map(|(_, info)| info).collect()
     }
 
+    /// How many sessions of an owner run that nobody is attached to, of the 32 oldest and those that answer in time.
+    pub async fn count_detached(&self, cluster: &ClusterAlias, owner: &Id52, within: Duration) -> u32 {
+        let own = self.records().into_iter().filter(|r| r.owner == *owner && r.cluster == *cluster);
+        let own: Vec<SessionRecord> = own.take(AT_ONCE).collect();
+        let asked = own.iter().map(|record| tokio::time::timeout(within, self.info(record)));
+        let is_detached = |info: &SessionInfo| !info.attached && info.ended.is_none();
+        let answers = join_all(asked).await.into_iter();
+        answers.map(|info| u32::from(matches!(info, Ok(Ok(info)) if is_detached(&info)))).sum()
+    }
+
     /// How a session is.
     ///
     /// # Errors
@@ -64,8 +79,6 @@ impl Sessions {
     }
 
     async fn infos(&self, records: Vec<SessionRecord>) -> Vec<(SessionRecord, Option<SessionInfo>)> {
-        /// So many are asked at once.
-        const AT_ONCE: usize = 32;
         let mut told = Vec::with_capacity(records.len());
         for records in records.chunks(AT_ONCE) {
             let asked = records.iter().map(|record| async {

@@ -88,6 +88,7 @@ impl Sessions {
             cluster: record.cluster.clone(),
             argv: record.argv().to_vec(),
             effect: record.effect.clone(),
+            restricted: record.effect.restricted,
             env: job.env.clone(),
             window: job.window,
             idle_ms: job.idle.and_then(|idle| u64::try_from(idle.as_millis()).ok()),

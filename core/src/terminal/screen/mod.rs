@@ -31,13 +31,14 @@ const MAX_HISTORY: usize = 2_000;
 const MAX_HISTORY_CELLS: usize = 80_000;
 /// The most cells of a screen.
 const MAX_CELLS: usize = 256_000;
-/// The most columns and rows.
-const MAX_SIDE: u16 = 10_000;
+/// The most columns. When the emulator needs room for more lines it takes it for a thousand at once.
+const MAX_COLUMNS: u16 = 1_000;
+/// The most rows.
+const MAX_ROWS: u16 = 10_000;
+/// Of wider screens no line is kept that left them: that alone would take that room.
+const MAX_COLUMNS_KEPT: usize = 500;
 /// The emulator needs room for a wide character.
 const MIN_COLUMNS: u16 = 2;
-/// Lines with more columns are halved again and again to make them narrow: the emulator takes time by the square of how
-/// many pieces it cuts one into.
-const WIDE: usize = 1_000;
 /// The most bytes of answers that are kept until they are taken.
 const MAX_REPLIES: usize = 4 * 1024;
 
@@ -102,7 +103,7 @@ impl Size {
     }
 
     fn history(self) -> usize {
-        MAX_HISTORY.min(MAX_HISTORY_CELLS / self.columns)
+        if self.columns > MAX_COLUMNS_KEPT { 0 } else { MAX_HISTORY.min(MAX_HISTORY_CELLS / self.columns) }
     }
 
     fn config(self) -> Config {
@@ -129,11 +130,11 @@ impl Dimensions for Size {
     }
 }
 
-/// Cuts a size to what a session bears: columns and rows from 1 to 10,000, and at most 256,000 cells.
+/// Cuts a size to what a session bears: from 1 to 1,000 columns and 10,000 rows, and at most 256,000 cells.
 pub(super) fn clamp(window: WindowSize) -> WindowSize {
-    let columns = window.columns.clamp(1, MAX_SIDE);
-    let most_rows = u16::try_from(MAX_CELLS / usize::from(columns)).unwrap_or(MAX_SIDE);
-    WindowSize { columns, rows: window.rows.clamp(1, MAX_SIDE.min(most_rows)), ..window }
+    let columns = window.columns.clamp(1, MAX_COLUMNS);
+    let most_rows = u16::try_from(MAX_CELLS / usize::from(columns)).unwrap_or(MAX_ROWS);
+    WindowSize { columns, rows: window.rows.clamp(1, MAX_ROWS.min(most_rows)), ..window }
 }
 
 impl Screen {
@@ -174,8 +175,9 @@ impl Screen {
         self.window = window;
         if old != new {
             self.guarded(|screen| {
+                // In halves: the emulator takes time and memory by the square of how many pieces it cuts a line into.
                 let mut now = old;
-                while now.columns > WIDE && now.columns / 2 > new.columns {
+                while now.columns / 2 > new.columns {
                     let next = Size { columns: now.columns / 2, rows: now.rows };
                     screen.change_size(now, next);
                     now = next;
@@ -189,13 +191,12 @@ impl Screen {
     }
 
     fn change_size(&mut self, old: Size, new: Size) {
-        if new.history() < old.history() {
+        // Before the change: what leaves the screen by it is kept.
+        if new.history() != old.history() {
             self.term.set_options(new.config());
         }
         self.term.resize(new);
-        if new.history() > old.history() {
-            self.term.set_options(new.config());
-        }
+        self.term.grid_mut().truncate();
     }
 
     /// The size.

@@ -15,6 +15,8 @@ const DEL: u8 = 0x7f;
 const BEL: u8 = 0x07;
 const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
+/// The longest sequence that repeats a character: its introducer and three digits, as many as a line can take.
+const MAX_REPETITION: usize = 2 + 3;
 /// What ends the control sequence that repeats a character.
 const REPEAT: u8 = b'b';
 
@@ -69,7 +71,8 @@ impl Tail {
             bytes = &joined;
         }
         while !bytes.is_empty() {
-            if self.state == State::Csi && bytes[0] == REPEAT && !self.after_character {
+            let repeats = self.after_character && self.bytes.len() <= MAX_REPETITION;
+            if self.state == State::Csi && bytes[0] == REPEAT && !repeats {
                 self.enter(State::Ground);
                 parse(&[CAN]);
                 bytes = &bytes[1..];

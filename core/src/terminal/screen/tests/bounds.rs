@@ -48,7 +48,7 @@ fn titles_links_and_marks_are_bounded() {
 #[test]
 fn what_has_left_the_screen_is_bounded_in_lines_and_in_cells() {
     let lines: String = (0..5_000).map(|line| format!("\x1b[3{}mline {line}\r\n", line % 8)).collect();
-    for (columns, most) in [(20, 2_000), (40, 2_000), (80, 1_000), (10_000, 8)] {
+    for (columns, most) in [(20, 2_000), (40, 2_000), (80, 1_000), (500, 160), (501, 0), (1_000, 0)] {
         let mut screen = screen_of(columns, 5, lines.as_bytes());
         assert_eq!(screen.term.grid().history_size(), most, "{columns} columns");
         let oldest = format!("line {} ", 5_000 - 4 - most);
@@ -56,7 +56,7 @@ fn what_has_left_the_screen_is_bounded_in_lines_and_in_cells() {
         let drawn = screen.redraw(History::With);
         assert!(drawn.len() < 100 * (most + 5) + 50_000, "{columns} columns: {} bytes", drawn.len());
         // Whatever its size becomes, and also where a screen of another size was kept before.
-        for (columns, most) in [(10_000, 8), (80, 1_000), (20, 2_000)] {
+        for (columns, most) in [(1_000, 0), (500, 160), (80, 1_000), (20, 2_000)] {
             screen.resize(window(columns, 5));
             assert!(screen.term.grid().history_size() <= most, "{columns} columns");
             screen.feed(lines.as_bytes());
@@ -71,10 +71,20 @@ fn what_has_left_the_screen_is_bounded_in_lines_and_in_cells() {
 
 #[test]
 fn tabs_without_stops_cost_no_time() {
-    let mut screen = screen_of(10_000, 5, b"\x1b[3g\x1b[9999G");
+    let mut screen = screen_of(1_000, 5, b"\x1b[3g\x1b[9999G");
     let begun = std::time::Instant::now();
     screen.feed(&b"\x1b[65535Z\x1b[65535I".repeat(1_000));
     assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[test]
+fn a_repetition_that_no_line_can_take_is_none() {
+    let mut screen = screen_of(1_000, 5, b"\x1b[4hx\x1b[999b");
+    assert_eq!(text_of(&screen, 0), "x".repeat(1_000));
+    let begun = std::time::Instant::now();
+    screen.feed(&b"\x1b[2J\x1b[Hx\x1b[65535b".repeat(1_000));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+    assert_eq!(text_of(&screen, 0).trim_end(), "x");
 }
 
 #[test]

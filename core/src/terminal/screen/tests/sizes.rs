@@ -8,7 +8,7 @@ fn sizes_are_cut_to_what_a_session_bears() {
         let mut screen = Screen::new(window(columns, rows));
         screen.feed("x日\r\n\x1b[2J\x1b[999;999Hy\x1b[?1049h\x1b[5b".as_bytes());
         let now = screen.window();
-        assert!((1..=10_000).contains(&now.columns) && (1..=10_000).contains(&now.rows), "{now:?}");
+        assert!((1..=1_000).contains(&now.columns) && (1..=10_000).contains(&now.rows), "{now:?}");
         assert!(usize::from(now.columns) * usize::from(now.rows) <= MAX_CELLS);
         for next in [window(rows, columns), window(3, 2), window(columns, rows)] {
             screen.resize(next);
@@ -21,20 +21,22 @@ fn sizes_are_cut_to_what_a_session_bears() {
 /// Whoever is attached says the size, as often as they like.
 #[test]
 fn no_change_of_size_takes_long() {
-    let mut screen = Screen::new(window(10_000, 25));
-    screen.feed("x日".repeat(100_000).as_bytes());
+    let mut screen = Screen::new(window(1_000, 256));
     let began = std::time::Instant::now();
-    for (columns, rows) in [(2, 10_000), (10_000, 25), (2, 1), (10_000, 25), (1_001, 200), (3, 10_000)] {
-        screen.resize(window(columns, rows));
+    for _ in 0..4 {
+        screen.feed("x日".repeat(90_000).as_bytes());
+        for (columns, rows) in [(2, 256), (1_000, 256), (25, 10_000), (1_000, 1), (2, 10_000), (1_000, 256)] {
+            screen.resize(window(columns, rows));
+        }
     }
-    // A tenth of a second; as the emulator would do it by itself, minutes.
+    // As the emulator would do it by itself it takes ten times as long, and gigabytes.
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]
 fn a_wide_screen_that_is_narrowed_in_steps_keeps_its_text() {
-    let digits = "0123456789".repeat(100);
-    let mut screen = screen_of(2_400, 40, format!("first\r\n{digits}\r\nafter").as_bytes());
+    let digits = "0123456789".repeat(90);
+    let mut screen = screen_of(1_000, 40, format!("first\r\n{digits}\r\nafter").as_bytes());
     screen.resize(window(100, 60));
     let top = screen.term.grid().topmost_line().0;
     let lines: Vec<String> = (top..60).map(|line| text_of(&screen, line).trim_end().to_owned()).collect();
