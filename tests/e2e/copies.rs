@@ -186,6 +186,150 @@ fn a_rule_for_the_words_limits_direction_and_path() {
     assert_eq!(fs::read_dir(&closed).expect("lists").count(), 0);
 }
 
+/// A folder, and another beside it that links in the first lead to: in the middle of a path, at its end, and below it.
+fn plant_ways_out(net: &TestNet) -> (PathBuf, PathBuf) {
+    let (site, outside) = (folder(net, "site"), folder(net, "outside"));
+    write(site.join("inner/plain"), "plain");
+    write(outside.join("secret"), "of others");
+    symlink(&outside, site.join("way")).expect("links");
+    symlink(outside.join("secret"), site.join("file")).expect("links");
+    symlink(outside.join("secret"), site.join("inner/link")).expect("links");
+    (site, outside)
+}
+
+#[test]
+fn a_rule_for_the_words_follows_no_link_on_the_way_to_a_path_and_one_without_words_does() {
+    let net = net();
+    let (site, outside) = plant_ways_out(&net);
+    let (here, new) = (folder(&net, "here"), folder(&net, "new").join("new"));
+    write(&new, "new");
+    let args = format!("args = [\"get\", \"put\", \"{0}/*\", \"{0}/*/*\"]\n", site.display());
+    let text = format!("[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\n{args}");
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &text);
+    let laptop = cluster.home("laptop");
+    let get = |path: &str| laptop.malai(["--json", "cp", &at(&site.join(path)), &local(&here.join("got"))]);
+    let put = |path: &str| laptop.malai(["--json", "cp", &local(&new), &at(&site.join(path))]);
+    let before = listing(&outside);
+    for path in ["way/secret", "way", "file"] {
+        let output = get(path).exits(1);
+        let warning = &output.json()["warnings"][0];
+        let told = warning["message"].as_str().is_some_and(|text| text.contains("a symbolic link lies in"));
+        assert!(told && warning["path"].as_str().is_some_and(|text| text.ends_with(path)), "{output:?}");
+        assert_eq!(fs::read_dir(&here).expect("lists").count(), 0, "{path}");
+    }
+    for path in ["way/new", "way/secret", "way/", "way", "file"] {
+        let output = put(path).exits(1);
+        assert!(output.stderr_text().contains("a symbolic link lies in"), "{output:?}");
+        output.fails_with("copy.storage");
+    }
+    assert_eq!(listing(&outside), before);
+    // The same rule lets in what no link leads to.
+    get("inner/plain").ok();
+    assert_eq!(fs::read(here.join("got")).expect("is there"), b"plain");
+    put("inner/new").ok();
+    assert_eq!(fs::read(site.join("inner/new")).expect("is there"), b"new");
+
+    cluster.edit(|text| text.replace(&args, ""));
+    cluster.await_distributed();
+    for path in ["way/secret", "file"] {
+        get(path).ok();
+        assert_eq!(fs::read(here.join("got")).expect("is there"), b"of others", "{path}");
+        fs::remove_file(here.join("got")).expect("removes");
+    }
+    put("way/new").ok();
+    assert_eq!(fs::read(outside.join("new")).expect("is there"), b"new");
+}
+
+#[test]
+fn links_are_not_followed_for_whom_a_rule_limits_the_words_and_are_for_others() {
+    let net = net();
+    let (site, _outside) = plant_ways_out(&net);
+    let (here, there) = (folder(&net, "here"), folder(&net, "there"));
+    let words = format!("\"get\", \"put\", \"{}/*\"]\n", site.display());
+    let args = format!("args = [\"--follow\", {words}");
+    let text = format!(
+        "[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\n{args}\
+         [machine.db01.command.malai-cp]\nallow_from = \"laptop\"\n"
+    );
+    let cluster = Cluster::with_config(&net, &["web01", "db01", "laptop"], &[], &text);
+    let laptop = cluster.home("laptop");
+    let tree = at(&site.join("inner"));
+    let targets = [local(&here), format!("db01.company:{}", there.display())];
+    let follow = |target: &str| laptop.malai(["--json", "cp", "--follow", &tree, target]);
+    // Down, and across: also where the rule lets the word in.
+    for target in &targets {
+        let output = laptop.malai(["cp", "--follow", &tree, target]).exits(255);
+        for part in ["web01.company", "your rule restricts paths", "copy without --follow"] {
+            assert!(output.stderr_text().contains(part), "{part}: {output:?}");
+        }
+        follow(target).exits(255).fails_with("command.failed");
+    }
+    for folder in [&here, &there] {
+        assert_eq!(fs::read_dir(folder).expect("lists").count(), 0);
+    }
+    // As the hint says: a link is copied as one.
+    laptop.malai(["cp", &tree, &local(&here)]).ok();
+    assert!(here.join("inner/link").is_symlink());
+    // Up, they are the caller's own, who may read what they lead to.
+    laptop.malai(["cp", "--follow", &local(&here.join("inner")), &at(&site.join("up"))]).ok();
+    let link = fs::symlink_metadata(site.join("up/link")).expect("is there");
+    assert!(link.is_file() && link.len() == 9, "{link:?}");
+
+    // A rule that does not have the word.
+    cluster.edit(|text| text.replace(&args, &format!("args = [{words}")));
+    cluster.await_distributed();
+    for target in &targets {
+        follow(target).exits(255).fails_with("acl.denied");
+    }
+    // One that has no words.
+    cluster.edit(|text| text.replace(&format!("args = [{words}"), ""));
+    cluster.await_distributed();
+    fs::remove_dir_all(here.join("inner")).expect("removes");
+    for (target, folder) in targets.iter().zip([&here, &there]) {
+        follow(target).ok();
+        let link = folder.join("inner/link");
+        assert!(!link.is_symlink() && fs::read(&link).expect("is there") == b"of others", "{target}");
+    }
+}
+
+#[test]
+fn what_drops_the_environment_says_by_a_word_that_no_link_is_followed() {
+    let net = net();
+    let (site, outside) = plant_ways_out(&net);
+    let (here, script) = (folder(&net, "here"), net.path().join("as-somebody"));
+    let starts = |word: &str| {
+        let malai = net.binary().display();
+        write(
+            &script,
+            format!("#!/bin/sh\nv=$1; shift; exec env -i {malai} malai-cp \"$v\" {word} \"$@\"\n"),
+        );
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets a mode");
+    };
+    let text = format!(
+        "[machine.web01.command.malai-cp]\nallow_from = \"laptop\"\ncommand = \"{}\"\n\
+         args = [\"get\", \"put\", \"{}/*/*\"]\n",
+        script.display(),
+        site.display()
+    );
+    let cluster = Cluster::with_config(&net, &["web01", "laptop"], &[], &text);
+    let laptop = cluster.home("laptop");
+    let new = net.path().join("files/new");
+    write(&new, "new");
+    let get = || laptop.malai(["--json", "cp", &at(&site.join("way/secret")), &local(&here.join("got"))]);
+    let put = || laptop.malai(["--json", "cp", &local(&new), &at(&site.join("way/new"))]);
+    starts("--no-links");
+    let output = get().exits(1);
+    assert!(output.json()["warnings"][0]["message"].to_string().contains("symbolic link"), "{output:?}");
+    put().exits(1).fails_with("copy.storage");
+    assert!(!here.join("got").exists() && !outside.join("new").exists());
+    laptop.malai(["cp", &at(&site.join("inner/plain")), &local(&here)]).ok();
+    // It is the word that does it: without the variable nothing else says so.
+    starts("");
+    get().ok();
+    put().ok();
+    assert!(here.join("got").exists() && outside.join("new").exists());
+}
+
 #[test]
 fn a_copy_that_was_killed_goes_on_where_it_stopped() {
     let net = net();

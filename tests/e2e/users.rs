@@ -257,6 +257,66 @@ fn a_daemon_that_is_not_root_runs_commands_as_itself_and_refuses_every_other_use
     }
 }
 
+#[test]
+fn a_runtime_directory_that_is_somebody_else_s_costs_local_discovery_and_nothing_more() {
+    let Some(user) = TestUser::make() else { return };
+    let net = TestNet::of_user(env!("CARGO_BIN_EXE_malai"), &user);
+    let home = |name: &str| {
+        let home = TestHome::new(&net, name);
+        user.own(home.path());
+        home
+    };
+    let (manager, web01) = (home("manager"), home("web01"));
+    // As where everybody may write: whoever is first has the name, and lets everybody in.
+    let tmp = net.path().join("tmp");
+    let uid = std::fs::metadata(user.home()).expect("is there").uid();
+    let taken = tmp.join(format!("malai-{uid}"));
+    std::fs::create_dir_all(&taken).expect("makes folders");
+    for (path, mode) in [(&tmp, 0o1777), (&taken, 0o777)] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("sets its mode");
+    }
+    manager.malai(["cluster", "init", "company"]).ok();
+    let _manager = manager.start_daemon();
+    let invite = manager.malai(["cluster", "create-invite", "company"]).ok();
+    let there = |words: &[&str]| web01.command(words).env("XDG_RUNTIME_DIR", "").env("TMPDIR", &tmp);
+    there(&["machine", "init", invite.text(), "company", "--name", "web01"]).run().ok();
+    manager.add_to_machine("company", "web01", "allow_from = \"cluster-manager\"");
+    manager.malai(["rescan"]).ok();
+    let start = || {
+        let running = there(&["daemon", "--foreground"]).spawn();
+        await_until("the daemon to answer", SOON, || there(&["status"]).run().code == Some(0));
+        running
+    };
+    let stop = |running: malai_testkit::Running| {
+        running.signal(malai_testkit::Signal::SIGTERM);
+        running.wait(SOON).ok();
+    };
+    let warnings = || {
+        let log = web01.read("malai.log").expect("the daemon has a log");
+        log.lines().filter(|line| line.contains("local discovery is left out")).map(str::to_owned).collect()
+    };
+    let running = start();
+    await_until("the machine to have its config", SOON, || {
+        manager.malai(["--json", "rescan", "--check"]).ok().json()["deliveries"] == 0
+    });
+    assert_eq!(manager.malai(["web01.company", "id", "-u"]).ok().text(), uid.to_string());
+    stop(running);
+    let told: Vec<String> = warnings();
+    let says = |line: &String| line.contains(&taken.display().to_string()) && line.contains("user with id 0");
+    assert!(!told.is_empty() && told.iter().all(says), "{told:?}");
+    // Nor does a command line that dials by itself mind.
+    there(&["sync"]).run().ok();
+    assert_eq!(std::fs::read_dir(&taken).expect("lists").count(), 0, "nothing is written into it");
+    // Where the name is free it is this user's.
+    std::fs::remove_dir(&taken).expect("removes");
+    let running = start();
+    let made = std::fs::metadata(&taken).expect("is made");
+    assert_eq!((made.uid(), made.mode() & 0o7777), (uid, 0o700));
+    assert_eq!(std::fs::read_dir(&taken).expect("lists").count(), 1, "where it is reached");
+    stop(running);
+    assert_eq!(warnings(), told);
+}
+
 /// A program that is malai, started as a careless supervisor would.
 fn careless(dir: &Path) -> std::path::PathBuf {
     let path = dir.join("malai");

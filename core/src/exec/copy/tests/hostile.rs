@@ -265,6 +265,37 @@ fn a_source_that_sends_what_nobody_asked_for_is_ended_before_anything_is_written
 }
 
 #[test]
+fn whoever_looks_on_between_two_machines_is_told_what_it_was_that_nobody_asked_for() {
+    let file = |name| Frame::File { name, meta: meta(1) };
+    let dir = |name| Frame::Dir { name, mode: 0o755, mtime: TIME };
+    let link = |name| Frame::Link { name, target: b"/etc/passwd", mtime: TIME };
+    let fatal = Frame::Fatal { code: "copy.storage", message: "something else" };
+    let asked =
+        [dir(b"site"), file(b".bashrc"), link(b"l"), Frame::Leave { complete: true }, file(b"notes.txt")];
+    for (frame, named) in [
+        (file(b".bashrc"), ".bashrc"),
+        (dir(b".ssh"), ".ssh"),
+        (dir(b""), "\"\""),
+        (link(b"notes.txt"), "notes.txt"),
+        (file(b"\x1b[2J\r\n\xff"), "[2J"),
+    ] {
+        let (mut source, sink) =
+            CopyWatch::pair(Arc::new(()), Roots::of(&["notes.txt".into(), "site".into()]));
+        source.see(&frames(&asked)).expect("was asked for");
+        let mut bytes = Vec::new();
+        encode(&frame, &mut bytes);
+        // What it says of it afterwards does not count.
+        encode(&fatal, &mut bytes);
+        let refused = source.see(&bytes).expect_err("was not asked for");
+        let told = refused.to_string();
+        assert_eq!(refused.code().to_string(), "copy.outside", "{told}");
+        assert!(told.contains(named) && !told.chars().any(char::is_control), "{told:?}");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("do not trust")));
+        assert!(sink.failure().is_none() && sink.outcome().is_none());
+    }
+}
+
+#[test]
 fn where_paths_are_restricted_a_link_leads_nowhere() {
     let dir = temp();
     let (site, outside) = (dir.path().join("site"), dir.path().join("outside"));
