@@ -49,16 +49,17 @@ async fn a_client_whose_right_was_taken_away_hears_that() {
 
 #[tokio::test]
 async fn a_session_that_nobody_uses_ends_when_it_is_to() {
-    let patience = Patience { idle: Some(Duration::from_millis(300)), ..Patience::default() };
+    // A busy machine may take a while to start what says the next thing.
+    let patience = Patience { idle: Some(Duration::from_millis(1500)), ..Patience::default() };
     let rig = Rig::start_with("cat", patience.clone());
     let client = rig.attach(control(1, Some(0))).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     assert_eq!(rig.info().await.ended, None, "somebody is attached");
     drop(client);
     rig.goes().await;
     // One that shows something is used.
     let rig = Rig::start_with(
-        "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done; echo x > file; cat",
+        "for n in 1 2 3 4 5 6 7 8 9; do echo $n; sleep 0.3; done; echo x > file; cat",
         patience,
     );
     rig.await_file("file").await;

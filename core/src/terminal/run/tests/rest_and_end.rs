@@ -30,13 +30,13 @@ async fn takes_no_time_for_a_second() {
 #[tokio::test]
 async fn a_session_that_was_idle_and_does_not_heed_its_end_takes_no_time() {
     let patience = Patience {
-        idle: Some(Duration::from_millis(300)),
+        idle: Some(Duration::from_millis(1500)),
         grace: Duration::from_secs(3),
         ..Patience::default()
     };
     let rig = Rig::start_with("trap '' HUP; echo x > file; while :; do sleep 100; done", patience);
     rig.await_file("file").await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     takes_no_time_for_a_second().await;
     rig.goes().await;
 }
