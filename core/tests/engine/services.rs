@@ -40,13 +40,12 @@ fn rule(port: u16, more: &str) -> String {
 
 /// A company whose laptop may reach the service of web01 and do nothing else there, while db01 may not.
 async fn serving(backend: &Backend) -> Company {
-    serving_with(backend, "").await
+    serving_with(backend.port(), "").await
 }
 
 /// As [`serving`], with something in the `malai.toml` of web01.
-async fn serving_with(backend: &Backend, toml: &str) -> Company {
+async fn serving_with(port: u16, toml: &str) -> Company {
     let company = Company::with_devices(&[("web01", toml), ("laptop", ""), ("db01", "")]).await;
-    let port = backend.port();
     company
         .manager
         .apply(|text| {
@@ -195,10 +194,11 @@ async fn a_right_taken_away_or_led_elsewhere_ends_open_connections_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_is_down_is_told_with_its_cure() {
-    let backend = Backend::new().await;
-    let company = serving(&backend).await;
-    let port = backend.port();
-    drop(backend);
+    // Its port is taken, so that nobody else gets it, and nobody listens there.
+    let down = tokio::net::TcpSocket::new_v4().expect("a socket");
+    down.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
+    let port = down.local_addr().expect("an address").port();
+    let company = serving_with(port, "").await;
     let laptop = company.machine("laptop");
     let error = soon(laptop.node.connect_service("ssh.web01.company")).await.expect_err("nobody listens");
     assert_eq!(error.code(), ErrorCode::ServiceUnreachable);
@@ -322,7 +322,7 @@ async fn a_right_taken_away_while_the_caller_is_away_breaks_the_services_connect
 async fn who_is_away_for_longer_than_the_machine_waits_has_lost_the_connection() {
     for (toml, away) in [("[limits]\nresume = \"0s\"\n", false), ("[limits]\nresume = \"1s\"\n", true)] {
         let backend = Backend::new().await;
-        let company = serving_with(&backend, toml).await;
+        let company = serving_with(backend.port(), toml).await;
         let (laptop, network) = (company.machine("laptop"), &company.world.network);
         let mut connection = connect(laptop, "ssh.web01.company").await.expect("is allowed");
         let mut tcp = backend.accept().await;
