@@ -299,6 +299,10 @@ fn a_runtime_directory_that_is_somebody_else_s_costs_local_discovery_and_nothing
     await_until("the machine to have its config", SOON, || {
         manager.malai(["--json", "rescan", "--check"]).ok().json()["deliveries"] == 0
     });
+    // A look for it that began before it called finds it nowhere, and whoever waits for the same hears that.
+    await_until("the manager to reach the machine", SOON, || {
+        manager.malai(["web01.company", "true"]).code == Some(0)
+    });
     assert_eq!(manager.malai(["web01.company", "id", "-u"]).ok().text(), uid.to_string());
     stop(running);
     let told: Vec<String> = warnings();
