@@ -47,13 +47,21 @@ struct Failed {
     at: Instant,
     error: P2pError,
     times: u32,
+    /// Where it was looked for beside what is found out.
+    hints: Vec<String>,
 }
 
 impl Failed {
     /// What an attempt leaves behind: only that nobody could be reached counts.
-    fn after(before: Option<&Self>, error: P2pError) -> Option<Self> {
+    fn after(before: Option<&Self>, error: P2pError, hints: &[String]) -> Option<Self> {
         let times = before.map_or(1, |failed| failed.times.saturating_add(1));
-        matches!(error, P2pError::Unreachable { .. }).then(|| Self { at: Instant::now(), error, times })
+        let is_unreachable = matches!(error, P2pError::Unreachable { .. });
+        is_unreachable.then(|| Self { at: Instant::now(), error, times, hints: hints.to_vec() })
+    }
+
+    /// Whether it answers a call, too: one that has waited for it, and that knows of no other place to look.
+    fn answers(&self, begun: Instant, hints: &[String]) -> bool {
+        self.at > begun && hints.iter().all(|hint| self.hints.contains(hint))
     }
 
     /// For how long no further attempt begins: a script that asks again and again keeps neither this device nor the
@@ -186,7 +194,7 @@ impl Pool {
             }
             slow = Some(connection).filter(|slow| !slow.is_closed());
         }
-        if let Some(failed) = failed.as_ref().filter(|failed| failed.at > begun) {
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.answers(begun, hints)) {
             return Err(failed.error.clone());
         }
         if let Some(failed) = failed.as_ref() {
@@ -207,7 +215,7 @@ impl Pool {
             }
             Err(error) => {
                 *slot.warm() = None;
-                *failed = Failed::after(failed.as_ref(), error.clone());
+                *failed = Failed::after(failed.as_ref(), error.clone(), hints);
                 Err(error)
             }
         }
@@ -257,7 +265,7 @@ impl Pool {
                 Err(error) => {
                     tracing::debug!(%peer, %error, "no other connection can be made");
                     // Who waited for this attempt shares it.
-                    *failed = Failed::after(failed.as_ref(), error);
+                    *failed = Failed::after(failed.as_ref(), error, hints);
                     return;
                 }
             }

@@ -108,6 +108,33 @@ async fn who_waits_for_an_attempt_that_fails_shares_its_failure_and_a_later_call
     drop(server);
 }
 
+/// As the call to a machine that has just said where it is, while somebody looks for it without knowing that.
+#[tokio::test(start_paused = true)]
+async fn who_knows_more_than_the_attempt_that_it_waits_for_does_not_share_its_failure() {
+    let (two, network) = Two::memory().await;
+    let Two { scope, caller, server } = two;
+    let (us, peer) = (caller.id52(), server.id52());
+    network.partition(us, peer);
+    let pool = Pool::new(Arc::new(caller), &scope);
+    let deadline = Duration::from_secs(5);
+    let known = ["127.0.0.1:1".to_owned()];
+    let heal = async {
+        tokio::time::sleep(deadline + Duration::from_millis(1)).await;
+        network.heal(us, peer);
+    };
+    let calls = (
+        pool.get(peer, &[], deadline),
+        pool.get(peer, &[], deadline * 2),
+        pool.get(peer, &known, deadline * 3),
+    );
+    let (first, same, more, ()) = tokio::join!(calls.0, calls.1, calls.2, heal);
+    for failed in [first, same] {
+        assert!(matches!(failed, Err(P2pError::Unreachable { .. })), "{failed:?}");
+    }
+    more.expect("tries by itself");
+    drop(server);
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_that_fail_pause_longer_and_longer_and_one_that_succeeds_ends_that() {
     let (two, network) = Two::memory().await;
