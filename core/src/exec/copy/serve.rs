@@ -40,6 +40,11 @@ impl ServeRequest {
     /// # Errors
     /// When they are none of the forms.
     pub fn parse(words: &[OsString], path_links: PathLinks) -> Result<Self, CopyError> {
+        // In front of the verb, too: the words of a rule's `command` stand before the caller's.
+        let (words, path_links) = match words.split_first() {
+            Some((first, rest)) if first == NO_LINKS => (rest, PathLinks::Refuse),
+            _ => (words, path_links),
+        };
         let (options, paths): (Vec<_>, Vec<_>) =
             words.iter().skip(1).partition(|word| word.as_bytes().starts_with(b"-"));
         let has = |option: &str| options.iter().any(|word| *word == option);
@@ -108,7 +113,9 @@ impl ServeRequest {
 
 fn usage() -> CopyError {
     CopyError::Usage {
-        message: format!("{PROGRAM}: expected `get [--follow] PATH…` or `put [--delete] [--checksum] PATH`"),
+        message: format!(
+            "{PROGRAM}: expected `get [--follow] PATH…` or `put [--delete] [--checksum] PATH`, with or without {NO_LINKS}"
+        ),
         hint: Some("it is run by `malai cp`".to_owned()),
     }
 }
@@ -186,6 +193,11 @@ mod tests {
     #[test]
     fn a_rule_can_say_by_a_word_that_no_link_is_followed() {
         let words = ["put", "--no-links", "x"].map(OsString::from);
+        let Ok(ServeRequest::Put(sink)) = ServeRequest::parse(&words, PathLinks::Follow) else {
+            panic!("is a sink")
+        };
+        assert_eq!(sink.path_links, PathLinks::Refuse);
+        let words = ["--no-links", "put", "x"].map(OsString::from);
         let Ok(ServeRequest::Put(sink)) = ServeRequest::parse(&words, PathLinks::Follow) else {
             panic!("is a sink")
         };

@@ -128,6 +128,8 @@ pub enum Link {
 
 /// How many sessions a machine may list: one that goes on and on wants the memory of whoever asks.
 const MOST_LISTED: usize = 65_536;
+/// And how many bytes of words and titles.
+const MOST_LISTED_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a client is at its session.
 struct Place {
@@ -228,17 +230,18 @@ impl SessionClient {
     pub async fn list(stream: Stream) -> Result<Vec<SessionInfo>, AttachError> {
         let (_sender, mut receiver, mut notice) =
             driver::ask_once(stream, &Request::ListSessions {}, timeouts::REPLY).await?;
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0);
         loop {
             let Notice::Sessions { sessions, more } = notice else {
                 return Err(AttachError::OutOfTurn("not which sessions there are"));
             };
             let goes_on = !sessions.is_empty();
+            bytes += sessions.iter().map(weight).sum::<usize>();
             all.extend(sessions);
             if !more {
                 return Ok(all);
             }
-            if !goes_on || all.len() > MOST_LISTED {
+            if !goes_on || all.len() > MOST_LISTED || bytes > MOST_LISTED_BYTES {
                 return Err(AttachError::OutOfTurn("more sessions than anybody can look at"));
             }
             let next = tokio::time::timeout(timeouts::REPLY, receiver.message::<Notice>()).await;
@@ -258,6 +261,12 @@ impl SessionClient {
         let (_, _, notice) = driver::ask_once(stream, &Request::EndSession { session }, within).await?;
         driver::ended(notice)
     }
+}
+
+/// How much memory a listed session takes, but for what each does.
+fn weight(info: &SessionInfo) -> usize {
+    let words: usize = info.argv.iter().map(|word| size_of::<String>() + word.len()).sum();
+    words + info.user.len() + info.title.len()
 }
 
 /// Says that the client is over, if its task did not get to it.
