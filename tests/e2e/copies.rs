@@ -297,11 +297,11 @@ fn what_drops_the_environment_says_by_a_word_that_no_link_is_followed() {
     let net = net();
     let (site, outside) = plant_ways_out(&net);
     let (here, script) = (folder(&net, "here"), net.path().join("as-somebody"));
-    let starts = |word: &str| {
+    let starts = |before: &str, after: &str| {
         let malai = net.binary().display();
         write(
             &script,
-            format!("#!/bin/sh\nv=$1; shift; exec env -i {malai} malai-cp \"$v\" {word} \"$@\"\n"),
+            format!("#!/bin/sh\nv=$1; shift; exec env -i {malai} malai-cp {before} \"$v\" {after} \"$@\"\n"),
         );
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets a mode");
     };
@@ -317,14 +317,17 @@ fn what_drops_the_environment_says_by_a_word_that_no_link_is_followed() {
     write(&new, "new");
     let get = || laptop.malai(["--json", "cp", &at(&site.join("way/secret")), &local(&here.join("got"))]);
     let put = || laptop.malai(["--json", "cp", &local(&new), &at(&site.join("way/new"))]);
-    starts("--no-links");
-    let output = get().exits(1);
-    assert!(output.json()["warnings"][0]["message"].to_string().contains("symbolic link"), "{output:?}");
-    put().exits(1).fails_with("copy.storage");
-    assert!(!here.join("got").exists() && !outside.join("new").exists());
+    // As the words of a rule's `command`, which stand before the caller's, or behind the verb.
+    for (before, after) in [("--no-links", ""), ("", "--no-links")] {
+        starts(before, after);
+        let output = get().exits(1);
+        assert!(output.json()["warnings"][0]["message"].to_string().contains("symbolic link"), "{output:?}");
+        put().exits(1).fails_with("copy.storage");
+        assert!(!here.join("got").exists() && !outside.join("new").exists());
+    }
     laptop.malai(["cp", &at(&site.join("inner/plain")), &local(&here)]).ok();
     // It is the word that does it: without the variable nothing else says so.
-    starts("");
+    starts("", "");
     get().ok();
     put().ok();
     assert!(here.join("got").exists() && outside.join("new").exists());
