@@ -390,11 +390,10 @@ async fn whoever_starts_one_by_itself_and_hears_nothing_is_told_that_it_may_run(
     }
 }
 
-#[tokio::test]
-async fn a_list_of_sessions_ends_or_is_not_listened_to() {
-    let info = |number: usize| SessionInfo {
+fn listed_with(word: String) -> SessionInfo {
+    SessionInfo {
         session: session(),
-        argv: vec![number.to_string()],
+        argv: vec![word],
         user: "root".to_owned(),
         started: jiff::Timestamp::UNIX_EPOCH,
         active: jiff::Timestamp::UNIX_EPOCH,
@@ -403,7 +402,12 @@ async fn a_list_of_sessions_ends_or_is_not_listened_to() {
         window: WindowSize::default(),
         title: String::new(),
         ended: None,
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_sessions_ends_or_is_not_listened_to() {
+    let info = |number: usize| listed_with(number.to_string());
     // How many at a time, and how many in all before it ends by itself.
     for (each, all, is_taken) in
         [(256, MOST_LISTED, true), (256, 4 * MOST_LISTED, false), (0, 1000, false), (1, 3, true)]
@@ -437,4 +441,25 @@ async fn a_list_of_sessions_ends_or_is_not_listened_to() {
             assert!(told < MOST_LISTED + MOST_LISTED / 4 && parts < all, "{told} in {parts} parts");
         }
     }
+}
+
+#[tokio::test]
+async fn a_list_of_endless_words_is_not_listened_to() {
+    let mut machine = Machine::new();
+    let ours = machine.way.open();
+    let mut theirs = machine.stream().await;
+    let words = "x".repeat(48 * 1024);
+    let info = listed_with(words.clone());
+    let telling = async {
+        within(theirs.receiver.message::<Request>()).await.expect("reads");
+        let mut told = 0;
+        let part = Notice::Sessions { sessions: vec![info], more: true };
+        while told < 4 * MOST_LISTED_BYTES && within(theirs.sender.send_message(&part)).await.is_ok() {
+            told += words.len();
+        }
+        told
+    };
+    let (listed, told) = tokio::join!(within(SessionClient::list(ours)), telling);
+    assert_eq!(listed.expect_err("goes on and on").code(), ErrorCode::WireMalformed);
+    assert!(told < MOST_LISTED_BYTES + MOST_LISTED_BYTES / 4, "{told}");
 }
