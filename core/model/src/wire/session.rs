@@ -183,11 +183,11 @@ pub struct Attached {
     #[serde(default)]
     pub redraw: u64,
     /// How many other sessions its owner has there that nobody is attached to: told to who opened a shell.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub detached: u32,
 }
 
-fn is_none(count: &u32) -> bool {
+fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
